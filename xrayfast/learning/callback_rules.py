@@ -56,14 +56,7 @@ def check_callbacks(
     metrics: Collection[str],
     mixes_images: bool,
 ) -> list[Callback]:
-    """Return the user's callbacks, with classes instantiated, if `fit` accepts them.
-
-    Args:
-        cbs: the user's own callbacks.
-        schedule: schedule of the learning rate; None in a range test.
-        reuse_frozen: the setting.
-        metrics: names of all metrics.
-        mixes_images: whether mixup or cutmix is set.
+    """Return the user's callbacks, with classes instantiated, if `fit`, or a range test without a schedule, accepts them.
 
     Raises:
         ConfigError: a callback can't work with these settings, or would have no effect.

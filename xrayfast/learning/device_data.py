@@ -55,19 +55,11 @@ class Placement:
 def place_images(
     choice: DataOnDevice, share: float, device: torch.device, images: DecodedImages, count: int, workers: int | None
 ) -> Placement:
-    """Decide how images get to the device.
+    """Decide how the `count` images of the training and the validation split get to the device.
 
     With "auto", images that fit are put on a CUDA device, and others are read ahead from the cache. The DataLoaders
     read them if the device is not CUDA, if there is no cache (worker processes then decode the files), or if `workers`
     is set.
-
-    Args:
-        choice: the setting data_on_device.
-        share: the setting device_share.
-        device: the device of the network.
-        images: images of the data set.
-        count: number of images in the training and the validation split.
-        workers: the setting.
 
     Raises:
         ConfigError: data_on_device is "on", and the images do not fit.

@@ -178,8 +178,8 @@ def cross_validate(
             _require_same(cv, config, facts, info["fingerprint"])
         if jobs > 1:
             return _train_at_once(cv, jobs, reporter, interrupted)
-        parts = reporter, interrupted, command, code, cbs, metrics
-        return _train(_Work(*parts, cv=cv, config=config, dealt=lambda: dealt), only=fold)
+        parts = interrupted, command, code, cbs, metrics
+        return _train(_Work(*parts, reporter=reporter, cv=cv, config=config, dealt=lambda: dealt), only=fold)
 
 
 @handling_signals()
@@ -244,8 +244,8 @@ def resume_cross_validation(
             numbers = cv.read_fold_numbers()
             return DealtImages(data, images, compared, numbers, groups, folds.by_image, folds.inner_valid)
 
-        parts = reporter, interrupted, cv.info.command, code, cbs, metrics
-        return _train(_Work(*parts, cv=cv, config=config, dealt=deal_again), only=fold)
+        parts = interrupted, cv.info.command, code, cbs, metrics
+        return _train(_Work(*parts, reporter=reporter, cv=cv, config=config, dealt=deal_again), only=fold)
 
 
 @check_arguments()

@@ -211,14 +211,8 @@ def weight_dependence(
     maps: NDArray[Any],
     draws: int = 3,
 ) -> float:
-    """Compare maps with those of the network with random weights: the sanity check of Adebayo et al. 2018.
-
-    Args:
-        predictor: the network or ensemble; its weights are not changed.
-        images: N arrays (H, W) uint8.
-        targets: N indices of labels.
-        maps: (N, h, w), the network's own maps from `grad_cam_images`.
-        draws: number of draws of random weights.
+    """Compare the maps of `grad_cam_images` with those of the network with random weights, drawn `draws` times: the sanity
+    check of Adebayo et al. 2018.
 
     Returns:
         The mean rank correlation over images and draws: near 0 if maps depend on the trained weights, NaN if all maps

@@ -20,6 +20,7 @@ from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.manifest import Manifest
+from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import ConfigError, DataError, ReadError, shorten
 from xrayfast.errors.arguments import check_arguments, show
 from xrayfast.errors.escapes import warn
@@ -55,9 +56,6 @@ from xrayfast.learning.training.transforms import (
 )
 from xrayfast.own_code import OWN, name_of
 from xrayfast.progress import show_progress
-
-SPLIT_INDEX = {"train": 0, "valid": 1, "test": 2}
-"""The index of each split in the DataLoaders: `dls[2]` is the test split, where there is one."""
 
 
 class RadiographDataLoaders(DataLoaders):
@@ -308,7 +306,7 @@ def dataloaders(
         dls.train.sampling_weights = sampling_weights(data.subset("train").truth)
     for index, dl in enumerate(dls.loaders) if placement.feeds else ():
         rows = dl.dataset.items.table
-        resident = placement.resident and index < SPLIT_INDEX["test"]  # the test split is predicted once
+        resident = placement.resident and index < SPLITS.index("test")  # the test split is predicted once
         dl.feed = DeviceFeed(images, rows["path"].tolist(), targets_of(dl.dataset, rows), target, resident)
     return RadiographDataLoaders(
         *dls.loaders, manifest=data, images=images, path=dls.path, device=target, placement=placement
@@ -348,7 +346,7 @@ def _target(row: pd.Series) -> Any:
 
 
 def _splits(items: ImageItems) -> list[NDArray[np.int64]]:
-    splits = [np.flatnonzero(items.table["split"].to_numpy() == name) for name in SPLIT_INDEX]
+    splits = [np.flatnonzero(items.table["split"].to_numpy() == name) for name in SPLITS]
     return splits if len(splits[-1]) else splits[:-1]
 
 

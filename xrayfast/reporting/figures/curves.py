@@ -71,11 +71,7 @@ class Curve:
 
 
 def roc_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | None:
-    """Return the false and true positive rates, from (0, 0) to (1, 1).
-
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked, which are left out.
-        score: (N,) finite.
+    """Return the false and true positive rates of (N,) truth and scores, from (0, 0) to (1, 1).
 
     Returns:
         (K + 1,) and (K + 1,) for K distinct scores; None if no image or every image has the label.
@@ -87,11 +83,7 @@ def roc_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | No
 
 
 def precision_recall_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | None:
-    """Return the recalls and precisions at each score as threshold, from the highest score down.
-
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked, which are left out.
-        score: (N,) finite.
+    """Return the recalls and precisions at each of the (N,) scores as threshold, from the highest score down.
 
     Returns:
         (K,) non-decreasing recalls and (K,) precisions for K distinct scores; None if no image has the label, or if

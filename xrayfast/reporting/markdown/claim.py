@@ -87,10 +87,6 @@ def _criteria(facts: RunFacts) -> Answer:
     return Answer(todo, "Among the files of the data set:" if flow else None, flow)
 
 
-def _prepared(facts: RunFacts) -> Answer:
-    return Answer("", say.preparation(facts))
-
-
 def _subset(facts: RunFacts) -> Answer:
     todo = "whether the images are a selection from a larger collection, and how they were chosen."
     return Answer(todo, "Whole images were used, without selecting regions.")
@@ -309,19 +305,14 @@ ITEMS: tuple[Item, ...] = (
     Item(6, _DESIGN, "Purpose of the study", "such as a new model, a feasibility study or a comparison."),
     Item(7, _DATA, "Sources of the data", _sources),
     Item(8, _DATA, "Criteria of inclusion and exclusion", _criteria),
-    Item(9, _DATA, "Preprocessing of the images", _prepared),
+    Item(9, _DATA, "Preprocessing of the images", lambda facts: Answer("", say.preparation(facts))),
     Item(10, _DATA, "Selection of images, or of regions of images", _subset),
     Item(11, _DATA, "De-identification", _deidentified),
     Item(12, _DATA, "Handling of missing data", _missing),
     Item(13, _DATA, "How images were acquired", "devices, projections, exposure, and how images were stored."),
     Item(14, _TRUTH, "How the reference standard was obtained", _reference),
     Item(15, _TRUTH, "Reasons for this reference standard", "reasons for it, and its known errors."),
-    Item(
-        16,
-        _TRUTH,
-        "Source of the annotations",
-        "number, training and experience of readers, or the tool.",
-    ),
+    Item(16, _TRUTH, "Source of the annotations", "number, training and experience of readers, or the tool."),
     Item(17, _TRUTH, "How the test images were annotated", _test_labels),
     Item(18, _TRUTH, "Agreement between and within readers", "measures, and how they were reconciled."),
     Item(19, _PARTS, "Assignment of images to training, validation and test", _assigned),

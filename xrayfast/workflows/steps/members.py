@@ -148,11 +148,8 @@ def _finish(run: Run, reporter: Reporter) -> None:
 def stopping(run: Run, kind: str, again: str, *, records: bool) -> Iterator[None]:
     """Record an interruption or failure of training members; after an interruption, raise an error with the advice.
 
-    Args:
-        run: the run whose members are trained in the block.
-        kind: what a member is: "network" or "fold".
-        again: how to resume: a command line or a call.
-        records: whether this process writes to the run's `run.json`.
+    A member is a `kind`, "network" or "fold"; `again` is a command line or a call; `records` says whether this process
+    writes to the run's `run.json`.
     """
     stop = StopRequest()
     try:

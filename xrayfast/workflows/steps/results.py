@@ -304,15 +304,9 @@ def warn_of_run(
     notes: Sequence[str] = (),
     further: Sequence[HeadlineWarning] = (),
 ) -> list[dict[str, str]]:
-    """Return the warnings next to the headline of a run's predictions.
+    """Return the warnings next to the headline of predictions of a run, whose `run.json` must be written already.
 
-    Args:
-        run: the run, whose `run.json` must be written already.
-        summary: the metrics of the predictions.
-        predictions: the predictions that the metrics were computed from.
-        split: the split of the run's own data; None for other data.
-        notes: notes on reading the images of other data.
-        further: further warnings to include.
+    `split` is None for other data; `notes` are then those on reading its images.
     """
     info = run.info
     remarks = notes if split is None else info.remarks
@@ -411,14 +405,6 @@ def parse_prevalences(
     items: Sequence[str], labels: Sequence[str], name: str = "prevalence"
 ) -> NDArray[np.float64] | None:
     """Parse stated prevalences, or thresholds: (L,), NaN for labels without one; None where none is stated.
-
-    Args:
-        items: texts such as "0.05" (all labels) or "Edema=0.02" (one).
-        labels: the L names.
-        name: the option's name.
-
-    Raises:
-        ConfigError: an unknown label, or a number that is not in (0, 1).
 
     >>> parse_prevalences(["0.05", "b=0.2"], ["a", "b"]).tolist()
     [0.05, 0.2]

@@ -41,10 +41,6 @@ class EvaluationData:
     seen_left_out: bool = True
 
 
-def _text_table(id: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    return Table(id, title, columns, [list(map(Cell, row)) for row in rows], words=columns)
-
-
 def render_evaluation_page(data: EvaluationData) -> str:
     """Return the page as one self-contained HTML document."""
     result = split_section(data.split, data.task)
@@ -65,7 +61,10 @@ def render_evaluation_page(data: EvaluationData) -> str:
         "unknown": [(label, f"{n:,}") for label, n in labels["unknown"]],
         "lacking": labels["lacking"],
         "notes_on_data": metrics["notes"],
-        "beside": [_text_table(f"beside-{i}", *one) for i, one in enumerate(external_tables(metrics))],
+        "beside": [
+            Table(f"beside-{i}", title, columns, [list(map(Cell, row)) for row in rows], words=columns)
+            for i, (title, columns, rows) in enumerate(external_tables(metrics))
+        ],
         "decision": decision_section(data.decision, data.chosen_on),
         "splits": [result],
         "external": data.split.name == "external",

@@ -81,12 +81,7 @@ class DealtImages:
         by_image: bool,
         inner_valid: float,
     ) -> DealtImages:
-        """Divide images into folds, with the number of folds and the seed in the data's settings.
-
-        Raises:
-            ConfigError: the data come with a validation split of their own.
-            DataError: there are fewer groups than folds.
-        """
+        """Divide images into folds, with the number of folds and the seed in the data's settings."""
         groups = link_images(data, compared)
         numbers = data.deal_folds(groups, repeats, by_image=by_image)
         tested = int((numbers[:, 0] == 0).sum())
