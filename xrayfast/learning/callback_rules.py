@@ -56,7 +56,7 @@ def check_callbacks(
     metrics: Collection[str],
     mixes_images: bool,
 ) -> list[Callback]:
-    """Return the user's callbacks, with classes instantiated, if `fit`, or a range test without a schedule, accepts them.
+    """Return the user's callbacks, with classes instantiated, if `fit` accepts them; without a schedule, a range test.
 
     Raises:
         ConfigError: a callback can't work with these settings, or would have no effect.

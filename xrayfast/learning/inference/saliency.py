@@ -211,8 +211,8 @@ def weight_dependence(
     maps: NDArray[Any],
     draws: int = 3,
 ) -> float:
-    """Compare the maps of `grad_cam_images` with those of the network with random weights, drawn `draws` times: the sanity
-    check of Adebayo et al. 2018.
+    """Compare the maps of `grad_cam_images` with those of the network with random weights, drawn `draws` times: the
+    sanity check of Adebayo et al. 2018.
 
     Returns:
         The mean rank correlation over images and draws: near 0 if maps depend on the trained weights, NaN if all maps
