@@ -42,8 +42,6 @@ class DataFacts:
         no_finding: whether "No Finding" is among the labels of a multi-label task.
         given: the splits, of "valid" and "test", that the data set or a file gives.
         own_split: whether the data set has a split of its own, used or not.
-        drawn: whether a split is drawn.
-        missing: whether rows are left out because their image does not exist.
         spellings: whether some labels differ only in spelling.
         dicom: whether there is a DICOM file.
     """
@@ -92,11 +90,8 @@ class PlanFacts:
         cached: whether a phase trains on cached features.
         cached_by_auto: whether a phase would train on cached features with `reuse_frozen` auto.
         views: cached views per training image; 0 if none are cached.
-        leaks: whether there are leaks.
         norms: whether a batch norm of the backbone is trained.
         uneven: whether the classes or labels of the training split differ in frequency.
-        cuda: whether the device is CUDA.
-        world_size: number of ranks.
     """
 
     epochs: int
@@ -132,7 +127,6 @@ class Effect:
     """A condition for an option to have an effect, and the message if it has none.
 
     Attributes:
-        option: name of the option.
         acts: function of the option's section of the config and the facts: whether the option has an effect. It is not
             called for a value that is the default and means that the option is off.
         why: the reason if it has none, which the message gives after "which has no effect: ".

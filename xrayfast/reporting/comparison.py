@@ -32,11 +32,9 @@ class Comparison(HasOverview):
             without a test).
         notes: sentences on what was compared and how.
         split: the split on which the runs are compared, "valid" or "test".
-        order: the metric that the table is sorted by.
         metrics: the metrics shown first: those computed after each epoch, and `order`.
         tests: how many p-values were corrected together.
         warnings: the headline warnings of the runs, and reasons why values on this split can mislead.
-        page: path of the HTML page; None if none was requested.
         population: sex, age and views of the reference's images, see `Predictions.population`.
         subgroups: rows as in `differences`, over all labels and without tests, for each requested subgroup, which the
             columns `by` and `value` name; None if no subgroups were requested.

@@ -22,13 +22,9 @@ class BuiltCache:
     """The result of `build_cache`.
 
     Attributes:
-        folder: the folder of the decoded images.
         images: number of images in this share; without shares, in the data set.
-        total: number of images in the data set.
-        shares: number of shares that the data set is divided into.
         unreadable: the error of each image in this share that can't be read, keyed by path.
         to_do: numbers of the shares that are not done yet.
-        notes: notes on the data set.
     """
 
     folder: Path

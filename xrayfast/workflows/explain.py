@@ -43,7 +43,6 @@ class Explanation:
 
     Attributes:
         file: the path given.
-        label: the explained label.
         predicted: the predicted labels, joined by "|" as in `predict`; "" for none.
         probabilities: the calibrated probability of each label, as in `predict`.
         heat: (h, w) float32 in [0, 1] at the resolution of the network's last feature map, over the square that the

@@ -58,11 +58,9 @@ class Pushed:
     """A published run.
 
     Attributes:
-        repository: "ORG/NAME".
         files: the size in bytes of each uploaded file, keyed by name.
         commit: the repository's new commit; "" for a dry run, which uploads nothing.
         url: the repository's URL; "" for a dry run.
-        private: whether the repository is visible only to users with access.
     """
 
     repository: str

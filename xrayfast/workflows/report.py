@@ -41,7 +41,6 @@ class PredictionReport:
 
     Attributes:
         metrics: the result of `metrics.summary.summarize`, with "warnings" and, if asked for, "subgroups".
-        notes: sentences on what was inferred from the table.
         differences: differences of further tables from the first, in the form of `Comparison.differences`; None with
             one table.
         path: the HTML page; None if none was written.

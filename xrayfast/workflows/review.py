@@ -39,7 +39,6 @@ class LabelReview:
             cross-validation was trained with, else "" for a reader to fill in), `quality`, `probability` (of the
             proposed value) and, with several cross-validations, `probability_NAME` for each.
         ranked: all labels that are not masked, with the same columns except `accept`, and with `is_proposed`.
-        path: the HTML page; None if none was written.
     """
 
     proposals: pd.DataFrame

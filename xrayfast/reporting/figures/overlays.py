@@ -38,7 +38,6 @@ class SaliencyCase:
     """One image with the saliency map of a label.
 
     Attributes:
-        probability: of that label, in [0, 1].
         pixels: (S, S) uint8, the whole image padded with black as the network sees it, at any size.
         heat: (h, w) in [0, 1] over that square.
         outside: the share of the heat outside the central thorax; NaN where there is no heat.
