@@ -119,8 +119,7 @@ def _cage(a: _Anatomy, y: Field) -> Field:
     """Return half the width of the rib cage at height y: a pointed arch that hardly narrows further down."""
     t = np.clip((y - a.apex + 0.1) / (0.95 * (a.dome - a.apex)), 0.02, 1.6)
     arch: Field = np.sqrt(1 - np.abs(1 - np.minimum(t, 1)) ** 2.6)
-    half: Field = a.width * arch * (1 - 0.05 * np.maximum(t - 0.9, 0))
-    return half
+    return a.width * arch * (1 - 0.05 * np.maximum(t - 0.9, 0))
 
 
 def _body(a: _Anatomy, ax: Field, y: Field) -> Field:
@@ -160,8 +159,7 @@ def _heart(a: _Anatomy, x: Field, y: Field) -> Field:
     low = np.clip((y - a.apex - 0.45) / 0.4, 0, 1)
     stem = _step((0.125 + 0.06 * low - np.abs(x - 0.02 - 0.03 * low)) / 0.03)
     stem *= _step((y - a.apex - 0.1) / 0.2)
-    outline: Field = np.maximum(np.maximum(ventricle, 0.8 * arch), 0.7 * stem)
-    return outline
+    return np.maximum(np.maximum(ventricle, 0.8 * arch), 0.7 * stem)
 
 
 def _spine(a: _Anatomy, x: Field, y: Field) -> tuple[Field, Field]:

@@ -27,5 +27,4 @@ class HasOverview:
     """A result that a notebook shows as HTML made by `reporting.html.overview`."""
 
     def _repr_html_(self) -> str:
-        text: str = report_module("html.overview").render_overview(self)
-        return text
+        return report_module("html.overview").render_overview(self)

@@ -31,8 +31,7 @@ def macro_gaps(resamples: Resamples, gaps: Floats) -> Floats:
     unmasked = (resamples.split.truth >= 0).any(axis=0)
     if not unmasked.any():
         return np.full((len(gaps), 1), np.nan)
-    flat: Floats = gaps[:, unmasked].reshape(len(gaps), -1) / unmasked.sum()
-    return flat
+    return gaps[:, unmasked].reshape(len(gaps), -1) / unmasked.sum()
 
 
 def top_label_gaps(resamples: Resamples, binning: Binning) -> Floats:

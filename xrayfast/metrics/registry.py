@@ -155,8 +155,7 @@ class AbsoluteSum:
 
     def __call__(self, resamples: Resamples) -> Floats:
         """Return the (B,) or (B, L) sums."""
-        total: Floats = np.abs(self.terms(resamples)).sum(axis=-1)
-        return total
+        return np.abs(self.terms(resamples)).sum(axis=-1)
 
 
 def _average(metric: Metric, average: Average) -> Compute:
@@ -175,13 +174,11 @@ def _calibration_error(gaps: Callable[[Resamples, Binning], Floats], binning: Bi
 
 
 def _exact_match(truth: NDArray[np.int8], probability: Floats, predicted: NDArray[np.int8]) -> NDArray[Any]:
-    exact: NDArray[np.bool_] = ((predicted == truth) | (truth < 0)).all(axis=1)
-    return exact
+    return ((predicted == truth) | (truth < 0)).all(axis=1)
 
 
 def _class_squared_errors(truth: NDArray[np.int8], probability: Floats, predicted: NDArray[np.int8]) -> NDArray[Any]:
-    total: Floats = squared_errors(truth, probability).sum(axis=1)
-    return total
+    return squared_errors(truth, probability).sum(axis=1)
 
 
 def _class_log_losses(truth: NDArray[np.int8], probability: Floats, predicted: NDArray[np.int8]) -> NDArray[Any]:

@@ -56,8 +56,7 @@ class Summands:
         n, per_image = self.index.shape
         summands = np.ravel(self.value).astype(np.float64), np.ravel(self.index)
         matrix = csr_array((*summands, np.arange(n + 1) * per_image), shape=(n, math.prod(self.shape)))
-        sums: Floats = (matrix.T @ counts).T.reshape(-1, *self.shape)
-        return sums
+        return (matrix.T @ counts).T.reshape(-1, *self.shape)
 
 
 class Split:
@@ -179,8 +178,7 @@ class Resamples:
     @cached_property
     def unmasked(self) -> Floats:
         """(B, L) number of images whose label is not masked."""
-        unmasked: Floats = self.cells.sum(axis=(-2, -1))
-        return unmasked
+        return self.cells.sum(axis=(-2, -1))
 
     @property
     def confusion(self) -> Floats:
@@ -230,8 +228,7 @@ class Resamples:
 
     def defined(self, compute: Compute) -> Bools:
         """Return (L,) for which labels a metric has a value in the split itself."""
-        defined: Bools = ~np.isnan(self.split.whole.of_labels(compute)[0])
-        return defined
+        return ~np.isnan(self.split.whole.of_labels(compute)[0])
 
     def mean(self, compute: Compute, weights: Floats | None = None) -> Floats:
         """Return the (B,) mean of a metric over the labels for which it has a value in the split itself, weighted by
@@ -257,8 +254,7 @@ class SingleSample(Resamples):
 
     def defined(self, compute: Compute) -> Bools:
         """Return (L,) for which labels a metric has a value."""
-        defined: Bools = ~np.isnan(self.of_labels(compute)[0])
-        return defined
+        return ~np.isnan(self.of_labels(compute)[0])
 
 
 class _Pooled(Resamples):
@@ -268,8 +264,7 @@ class _Pooled(Resamples):
 
     @property
     def cells(self) -> Floats:
-        cells: Floats = self._resamples.cells.sum(axis=1, keepdims=True)
-        return cells
+        return self._resamples.cells.sum(axis=1, keepdims=True)
 
     @cached_property
     def ranked(self) -> tuple[Floats, Floats]:
@@ -277,8 +272,7 @@ class _Pooled(Resamples):
         return area[:, None], precision[:, None]
 
     def cell_sum(self, function: CellFunction) -> Floats:
-        total: Floats = self._resamples.cell_sum(function).sum(axis=1, keepdims=True)
-        return total
+        return self._resamples.cell_sum(function).sum(axis=1, keepdims=True)
 
     def scores(self, function: ScoreFunction) -> Floats:
         columns = zip(*map(self.split.cells_of, range(self.split.truth.shape[1])), strict=True)

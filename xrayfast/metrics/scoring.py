@@ -28,8 +28,7 @@ def mean_log_loss(truth: NDArray[np.int64], probability: Floats, single: bool) -
     """Return the (N,) log loss per image: that of its class (single-label), or the mean over its unmasked labels."""
     losses = log_losses(truth.astype(np.int8), probability)
     if single:
-        of_class: Floats = losses[np.arange(len(truth)), truth.argmax(axis=1)]
-        return of_class
+        return losses[np.arange(len(truth)), truth.argmax(axis=1)]
     with np.errstate(invalid="ignore"):
         mean: Floats = losses.sum(axis=1) / (truth >= 0).sum(axis=1)
     return mean

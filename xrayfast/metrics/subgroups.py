@@ -158,8 +158,7 @@ class _Contrast:
     def differences(self, values_by_metric: Mapping[str, Floats]) -> Floats:
         """Return the (B,) differences, from the (G, B, L) values of G subgroups."""
         values = values_by_metric[self.metric][:, :, list(self.labels)].mean(axis=2)
-        difference: Floats = values[self.high] - values[self.low]
-        return difference
+        return values[self.high] - values[self.low]
 
 
 def _gaps(
@@ -209,15 +208,13 @@ def _largest_gaps(values: Floats, enough: Bools, one: _Contrast) -> Floats:
     """
     if len(one.labels) == 1:
         compared = values[enough[:, one.labels[0]], :, one.labels[0]]
-        largest: Floats = compared.max(axis=0) - compared.min(axis=0)
-        return largest
+        return compared.max(axis=0) - compared.min(axis=0)
     gaps = [
         np.abs((values[a][:, shared] - values[b][:, shared]).mean(axis=1))
         for a, b in combinations(range(len(enough)), 2)
         if (shared := enough[a] & enough[b]).sum() > 1
     ]
-    widest: Floats = np.max(gaps, axis=0)
-    return widest
+    return np.max(gaps, axis=0)
 
 
 def _compute(

@@ -185,8 +185,7 @@ def interval_of(summary: Mapping[str, Any], metric: str, label: str | None = Non
     """Return the interval of a metric over all labels, or of one label; None if there is none."""
     intervals = summary.get("intervals", {})
     by_metric = intervals.get("overall", {}) if label is None else intervals.get("per_label", {}).get(label, {})
-    found: Mapping[str, Any] | None = by_metric.get(metric)
-    return found
+    return by_metric.get(metric)
 
 
 def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str]) -> list[dict[str, Any]]:

@@ -256,8 +256,7 @@ class Interpretation(HasOverview):
             "loss": predictions.loss[rows],
             **{PROBABILITY_PREFIX + label: predictions.probability[rows, i] for i, label in enumerate(self.vocab)},
         }
-        table: pd.DataFrame = pd.DataFrame(columns)
-        return table
+        return pd.DataFrame(columns)
 
     @check_arguments()
     def cases(self, k: Count) -> tuple[Case, ...]:

@@ -71,8 +71,7 @@ def percent(count: float, total: float = 1.0) -> str:
 
 def unit_of(summary: Mapping[str, Any]) -> str:
     """Return the unit that a summary counts: "image", "study" or "patient"."""
-    name: str = summary.get("unit", {}).get("name", "image")
-    return name
+    return summary.get("unit", {}).get("name", "image")
 
 
 def units_of(summary: Mapping[str, Any]) -> str:

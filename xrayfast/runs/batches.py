@@ -35,8 +35,7 @@ def empty_batches() -> pd.DataFrame:
     """Return the table before the first epoch. Its columns are `epoch` and `batch`, from 1, `loss` of the batch, `lr`
     of the head, `lr_lowest` of the first unfrozen layer group, and `batches`.
     """
-    table: pd.DataFrame = pd.DataFrame(columns=list(_TYPES)).astype(_TYPES)
-    return table
+    return pd.DataFrame(columns=list(_TYPES)).astype(_TYPES)
 
 
 def read_batches(path: Path) -> pd.DataFrame:
@@ -92,5 +91,4 @@ def thin_batches(table: pd.DataFrame, width: int) -> pd.DataFrame:
         return table
     losses = table.groupby(["epoch", (table["batch"] - 1) // width])["loss"]
     chosen = np.union1d(losses.idxmin(), losses.idxmax())
-    thinned: pd.DataFrame = table.loc[chosen].reset_index(drop=True).assign(batches=width)
-    return thinned
+    return table.loc[chosen].reset_index(drop=True).assign(batches=width)

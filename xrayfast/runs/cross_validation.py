@@ -104,8 +104,7 @@ class CrossValidation(Run):
         """One row per fold: fold, repeat, run, images, patients, best epoch, and the metrics over all labels."""
         rows = self.metrics["folds"]
         own = [{name: value for name, value in row.items() if name not in ("overall", "auroc")} for row in rows]
-        table: pd.DataFrame = pd.DataFrame([one | row["overall"] for one, row in zip(own, rows, strict=True)])
-        return table
+        return pd.DataFrame([one | row["overall"] for one, row in zip(own, rows, strict=True)])
 
     def read_fold_numbers(self) -> npt.NDArray[np.int64]:
         """Return (N, R) the fold of each image of `split.csv` in each repeat, from 1; 0 for test images."""

@@ -246,7 +246,7 @@ class Predictions:
         if rows are studies or patients, and a column `masked` with the masked labels if cells are masked.
         """
         masked = self.truth < 0
-        table: pd.DataFrame = pd.DataFrame(
+        return pd.DataFrame(
             {
                 "image": self.images,
                 "patient": self.patients,
@@ -260,7 +260,6 @@ class Predictions:
                 **self.attributes,
             }
         )
-        return table
 
     def write(self, path: Path) -> None:
         """Write the CSV of `table`, with nine digits, which are enough for float32."""

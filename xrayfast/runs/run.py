@@ -421,8 +421,7 @@ class Run(HasOverview):
         seconds. Without rows if the run has members.
         """
         if self.info.members:
-            empty: pd.DataFrame = pd.DataFrame(columns=_HISTORY_COLUMNS)
-            return empty
+            return pd.DataFrame(columns=_HISTORY_COLUMNS)
         path = self._existing_file(HISTORY_FILE)
         table: pd.DataFrame = read_csv(path, _HISTORY_COLUMNS).rename(columns=OLD_HISTORY_COLUMNS)
         # A learner saved without training has no epochs, so its columns have no type.

@@ -271,8 +271,7 @@ def image_infos(data: Manifest, images: DecodedImages) -> list[ImageInfo]:
 
 def split_table(data: Manifest, infos: Sequence[ImageInfo]) -> pd.DataFrame:
     """Return a run's `split.csv`: `Manifest.split_table` plus hashes of decoded images, to find them in other data."""
-    table: pd.DataFrame = data.split_table().assign(digest=[info.digest for info in infos])
-    return table
+    return data.split_table().assign(digest=[info.digest for info in infos])
 
 
 def changed_images(run: Run, data: Manifest, images: DecodedImages) -> list[str]:

@@ -98,8 +98,7 @@ def ensemble(
 
 def _splits_of(run: Run) -> pd.DataFrame:
     table: pd.DataFrame = read_csv(run.split_path, ["image", "split"], dtype=str, keep_default_na=False)
-    splits: pd.DataFrame = table[["image", "split"]]
-    return splits
+    return table[["image", "split"]]
 
 
 def _join_splits(members: Sequence[Run]) -> pd.DataFrame:
@@ -114,5 +113,4 @@ def _join_splits(members: Sequence[Run]) -> pd.DataFrame:
     every = pd.concat(tables, ignore_index=True)
     every["rank"] = every["split"].map(SPLITS.index)
     first = every.sort_values("rank", kind="stable").drop_duplicates("image").sort_index(kind="stable")
-    joined: pd.DataFrame = first.drop(columns="rank")
-    return joined
+    return first.drop(columns="rank")

@@ -383,8 +383,7 @@ def _decide(probability: NDArray[np.float64], decision: Decision, abstain_below:
         above = (probability >= threshold_array(decision.points)).astype(int)
         columns["above_threshold"] = [join_row_labels(row, labels) for row in above]
     columns |= {PROBABILITY_PREFIX + label: probability[:, i] for i, label in enumerate(labels)}
-    table: pd.DataFrame = pd.DataFrame(columns)
-    return table
+    return pd.DataFrame(columns)
 
 
 def _with_files(answers: pd.DataFrame, files: Sequence[str], contents: Sequence[Radiograph | str]) -> pd.DataFrame:

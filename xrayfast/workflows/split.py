@@ -74,5 +74,4 @@ def balance(data: Manifest) -> pd.DataFrame:
             *(counts[split].iloc[: len(data.labels)] / np.maximum(unmasked, 1)),
             *(totals[split] / totals.sum(axis=1)),
         ]
-    table: pd.DataFrame = pd.DataFrame(columns, index=counts.index)
-    return table
+    return pd.DataFrame(columns, index=counts.index)

@@ -144,8 +144,7 @@ def _aurocs(
         _concordant_shares(codes[:, place], positive[place], n_groups)
         for place in (first, np.lexsort((~positive, tied)))
     ]
-    found: Floats = np.mean(below, axis=0).T
-    return found
+    return np.mean(below, axis=0).T
 
 
 def _concordant_shares(codes: Codes, positive: Bools, n_groups: int) -> Floats:

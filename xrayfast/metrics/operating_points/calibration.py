@@ -110,8 +110,7 @@ def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
     values = _probabilities(probability)
     scaled = np.log(values.clip(FLOOR)) / temperature
     weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    result: Floats = weights / weights.sum(axis=1, keepdims=True)
-    return result
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def fit_scalings(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | None = None) -> list[Scaling]:
@@ -217,8 +216,7 @@ def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Float
     if len(scalings) != values.shape[1]:
         raise ValueError(f"{len(scalings)} scalings for {values.shape[1]} labels; expected one for each")
     slope, bias = np.array([(scaling.slope, scaling.bias) for scaling in scalings]).T
-    result: Floats = expit(slope * logit(values) + bias)
-    return result
+    return expit(slope * logit(values) + bias)
 
 
 def share_of_two(probability: ArrayLike, column: int) -> Floats:
@@ -227,15 +225,13 @@ def share_of_two(probability: ArrayLike, column: int) -> Floats:
     Where this probability is rounded to 1, the other one still tells images apart.
     """
     values = _probabilities(probability).clip(FLOOR)
-    share: Floats = values[:, [column]] / values.sum(axis=1, keepdims=True)
-    return share
+    return values[:, [column]] / values.sum(axis=1, keepdims=True)
 
 
 def logit(values: Floats) -> Floats:
     """Return the logits of probabilities, which are clipped by `FLOOR`."""
     clipped = values.clip(FLOOR, 1 - FLOOR)
-    result: Floats = np.log(clipped) - np.log1p(-clipped)
-    return result
+    return np.log(clipped) - np.log1p(-clipped)
 
 
 def _probabilities(probability: ArrayLike) -> Floats:

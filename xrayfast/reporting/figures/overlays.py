@@ -70,8 +70,7 @@ def overlay(pixels: NDArray[np.uint8], heat: NDArray[Any]) -> NDArray[np.uint8]:
     fine = np.clip(np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR)), 0, 1)
     color = 255 * COLORS(fine)[..., :3]
     opacity = OPACITY * fine[..., None]
-    mixed: NDArray[np.uint8] = np.rint((1 - opacity) * pixels[..., None] + opacity * color).astype(np.uint8)
-    return mixed
+    return np.rint((1 - opacity) * pixels[..., None] + opacity * color).astype(np.uint8)
 
 
 def overlays_figure(cases: Sequence[SaliencyCase]) -> Figure:

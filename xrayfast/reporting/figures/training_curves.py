@@ -65,8 +65,7 @@ def draw_metric_curves(axes: Axes, history: pd.DataFrame, best_epoch: int | None
 
 def smoothed_losses(losses: pd.Series) -> pd.Series:
     """The exponential mean of the losses so far, corrected for its start, over about a fifteenth of them."""
-    smoothed: pd.Series = losses.ewm(span=max(5, len(losses) / 15)).mean()
-    return smoothed
+    return losses.ewm(span=max(5, len(losses) / 15)).mean()
 
 
 def batches_figure(table: pd.DataFrame, epoch: int | None = None) -> Figure:

@@ -107,8 +107,7 @@ class DealtImages:
     def _splits(self, repeat: int, fold: int) -> list[Split]:
         numbers = self.numbers[:, repeat - 1]
         if not self.inner_valid:
-            found: list[Split] = np.where(numbers == 0, "test", np.where(numbers == fold, "valid", "train")).tolist()
-            return found
+            return np.where(numbers == 0, "test", np.where(numbers == fold, "valid", "train")).tolist()
         names = np.full(len(numbers), "test", "<U5")
         others = np.flatnonzero((numbers != 0) & (numbers != fold))
         positives = (self.data.targets[others] == 1).astype(np.uint8)
@@ -116,8 +115,7 @@ class DealtImages:
         shares = {"train": 1 - self.inner_valid, "valid": self.inner_valid}
         seed = self.data.config.split_seed + repeat - 1
         names[others] = stratified_split(positives, groups, shares, seed)
-        inner: list[Split] = names.tolist()
-        return inner
+        return names.tolist()
 
     def has_leaks(self, repeat: int, fold: int) -> bool:
         """Whether patients or duplicates are in more than one split of a fold."""
