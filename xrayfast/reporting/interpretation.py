@@ -65,7 +65,8 @@ class Interpretation(HasOverview):
 
     The methods `plot_*` return a Figure, which a notebook displays. With `ax`, they draw on the given axes and return
     them. With `figsize`, in inches, the figure and its text are scaled to fit. `labels` selects one or several labels
-    to draw; by default all are drawn.
+    to draw; by default all are drawn. An unknown label, or more than `ax` can show, is a ConfigError: one for matrices
+    and calibration, `curves.TOGETHER` for curves.
 
     It needs neither the network nor torch, and matplotlib only to draw; `learning.interpretation` builds a fastai
     interpretation from it.
@@ -126,16 +127,12 @@ class Interpretation(HasOverview):
     def plot_confusion_matrix(
         self, normalize: bool = False, *, labels: Labels = None, figsize: FigureSize = None, ax: Axes | None = None
     ) -> Figure | Axes:
-        """Plot the confusion matrix of all classes (single-label), or one matrix per label (multi-label).
+        """Plot the confusion matrix of all classes (single-label), or one matrix for each of `labels` (multi-label).
 
-        Args:
-            normalize: write only the percentage of the row, without the count above it.
-            labels: see the class; for multi-label tasks only, and one label with `ax`.
-            figsize: see the class.
-            ax: see the class.
+        With `normalize`, only the percentage of the row is written, without the count above it.
 
         Raises:
-            ConfigError: an unknown label, labels of a single-label task, or more than one for `ax`.
+            ConfigError: `labels` of a single-label task, or see the class.
         """
         from xrayfast.reporting.figures import matrices
 
@@ -157,26 +154,14 @@ class Interpretation(HasOverview):
 
     @check_arguments()
     def plot_roc(self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None) -> Figure | Axes:
-        """Plot the ROC curve of each label against the rest, with the area under it and its interval.
-
-        Args:
-            labels: see the class; at most `curves.TOGETHER` with `ax`.
-            figsize: see the class.
-            ax: see the class.
-
-        Raises:
-            ConfigError: an unknown label, or too many for `ax`.
-        """
+        """Plot the ROC curve of each label against the rest, with the area under it and its interval."""
         from xrayfast.reporting.figures.curves import ROC
 
         return self._plot_curves(ROC, labels, figsize, ax)
 
     @check_arguments()
     def plot_pr(self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None) -> Figure | Axes:
-        """Plot the precision-recall curve of each label, with its average precision and interval.
-
-        It takes the arguments of `plot_roc` and raises the same errors.
-        """
+        """Plot the precision-recall curve of each label, with its average precision and interval."""
         from xrayfast.reporting.figures.curves import PRECISION_RECALL
 
         return self._plot_curves(PRECISION_RECALL, labels, figsize, ax)
@@ -185,16 +170,7 @@ class Interpretation(HasOverview):
     def plot_calibration(
         self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None
     ) -> Figure | Axes:
-        """Plot the reliability diagram of each label and, in a single-label task, of the "most likely class".
-
-        Args:
-            labels: see the class; one label with `ax`.
-            figsize: see the class.
-            ax: see the class.
-
-        Raises:
-            ConfigError: an unknown label, or more than one for `ax`.
-        """
+        """Plot the reliability diagram of each label and, in a single-label task, of the "most likely class"."""
         from xrayfast.reporting.figures import curves
 
         before, after = (self.summary["reliability"].get(when) for when in ("before", "after"))
