@@ -7,6 +7,10 @@ or patients (all called images here), L that of labels, C of classes; a function
     score: (N,) finite; often only its order matters.
     predicted: (N, L) of 0 and 1.
     labels: the L names.
+    task: "single" or "multi".
+    positive: the positive class of a single-label task with two classes, or None.
+    target, confidence: the rate that a threshold has to reach, in (0, 1], for the rules "sensitivity" and
+        "specificity"; and the confidence in (0, 1) with which new images are to reach it, None if only these are to.
     groups: (N,) patient numbers, which are the units of resampling; None if images are.
     unit: (N,) the number of each image's unit, from 0 to n_units - 1.
     resamples, seed: the number of resamples of the units, 0 for no intervals, and their seed.

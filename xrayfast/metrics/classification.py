@@ -23,14 +23,8 @@ _ROWS = 2**16
 def auroc(truth: ArrayLike, score: ArrayLike) -> float:
     """Compute the area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
 
-    Args:
-        truth: (N,) 0 or 1.
-        score: (N,) any float.
-
-    Returns:
-        A value in [0, 1]; NaN if one of the two classes is absent.
-
-    Computed from mid-ranks (Hanley and McNeil 1982, the Mann-Whitney U statistic).
+    It is computed from mid-ranks (Hanley and McNeil 1982, the Mann-Whitney U statistic) of (N,) scores and truth of 0
+    and 1, and is NaN if one of the two classes is absent.
     """
     positive, values = _pair(truth, score)
     n_positive = int(positive.sum())
@@ -51,12 +45,8 @@ def average_precision(truth: ArrayLike, score: ArrayLike) -> float:
     """Compute average precision: the mean of the precision at each threshold, weighted by the increase in recall there,
     without interpolation.
 
-    Args:
-        truth: (N,) 0 or 1.
-        score: (N,) any float; equal scores share a threshold.
-
-    Returns:
-        A value in (0, 1]; NaN if one of the two classes is absent. (Without a negative, any scores would give 1.)
+    `truth` is (N,) of 0 and 1; equal scores share a threshold. NaN if one of the two classes is absent: without a
+    negative, any scores would give 1.
     """
     positive, values = _pair(truth, score)
     n_positive = int(positive.sum())

@@ -20,14 +20,7 @@ ROUNDING = 1e-6
 
 
 def table(truth: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.int8], Floats]:
-    """Check and convert a table of labels and the table of their probabilities.
-
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked.
-        probability: (N, L) in [0, 1], for masked cells too.
-
-    Returns:
-        (N, L) int8 and (N, L) float64, the latter clipped to [0, 1].
+    """Check tables of labels and probabilities, for masked cells too, and return int8 and float64 clipped to [0, 1].
 
     Raises:
         ValueError: The shapes differ or are not 2-D, or a value is out of range.
@@ -48,14 +41,7 @@ def table(truth: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.int8], F
 
 
 def column(truth: ArrayLike, score: ArrayLike) -> tuple[Bools, Floats, Indices]:
-    """Check the truth and scores of one label and return its unmasked cells.
-
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked.
-        score: (N,) finite floats.
-
-    Returns:
-        (K,) whether positive, (K,) scores and (K,) row numbers of the K cells.
+    """Return whether positive, scores and row numbers of the K unmasked cells of one label: (K,) each.
 
     Raises:
         ValueError: The shapes differ, a truth is out of range or a score is not finite.
@@ -71,14 +57,9 @@ def column(truth: ArrayLike, score: ArrayLike) -> tuple[Bools, Floats, Indices]:
 
 
 def sampling_units(groups: ArrayLike | None, n: int) -> tuple[Indices, int]:
-    """Return the sampling units of a bootstrap: patients, or images if no patients are known.
+    """Return the unit of each of n images in a bootstrap, (N,) from 0, and the number of units.
 
-    Args:
-        groups: (N,) patient numbers, any integers, or None.
-        n: N, the number of images.
-
-    Returns:
-        (N,) the unit of each image, from 0, and the number of units.
+    The units are patients, numbered with any integers in `groups`; or images if no patients are known.
 
     Raises:
         ValueError: `groups` is not N integers.

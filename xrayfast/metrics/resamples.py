@@ -62,23 +62,13 @@ class Summands:
 class Split:
     """The images of one split, prepared once so that metrics of many resamples of its patients are cheap.
 
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked. For "single", a row is one-hot or entirely -1.
-        probability: (N, L) in [0, 1].
-        task: "single" or "multi".
-        groups: (N,) patient numbers, or None to resample images.
-        threshold: the probability at or above which a label is predicted ("multi"), one number or (L,).
-        prevalence: the stated prevalence of the metrics that need one, one number or (L,), NaN for labels without;
-            None to leave these metrics out.
+    `threshold`, at or above which a label is predicted ("multi"), and `prevalence`, which the metrics that need one are
+    stated at, are one number or (L,); the latter is NaN for labels without, and None to leave these metrics out.
 
     Attributes:
-        truth: (N, L) int8.
-        probability: (N, L), clipped to [0, 1].
-        thresholds: (L,).
-        prevalence: (L,), or None.
-        predicted: (N, L) int8 of 0 and 1.
-        unit: (N,) the sampling unit of each image: its patient, or the image itself.
-        n_units: the number of units.
+        truth, predicted: (N, L) int8.
+        thresholds, prevalence: (L,); the latter may be None.
+        unit: (N,) the sampling unit of each image: its patient, or the image itself; n_units of them.
         by: "patient" or "image": what the units are.
 
     Raises:

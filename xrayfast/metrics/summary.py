@@ -66,20 +66,9 @@ def summarize(
 ) -> dict[str, Any]:
     """Summarize the predictions of one split, ready for JSON: undefined values are None.
 
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked.
-        probability: (N, L) in [0, 1].
-        labels: the L names.
-        task: "single" or "multi".
-        threshold: the probability at or above which a label is predicted ("multi"), one number or (L,).
-        groups: (N,) patient numbers, with a different negative number for each image of an unknown patient; None if no
-            patients are known.
-        prevalence: the prevalence at which predictive values are given, one number or (L,); None for none.
-        resamples: the number of resamples of patients (or images) for the intervals; 0 for no intervals.
-        seed: the seed of the resamples.
-        raw: (N, L) in [0, 1], the probabilities before calibration, for the reliability diagram.
-        positive: the positive class of a single-label task with two classes.
-        unit: what a row is: an image, a study or a patient. "Images" below means these rows.
+    `threshold` and `prevalence` are those of `resamples.Split`, and `raw` is the probabilities before calibration, for
+    the reliability diagram. In `groups`, each image of an unknown patient has a negative number of its own. `unit` says
+    what a row is: an image, a study or a patient. "Images" below means these rows.
 
     Returns:
         A dictionary. `images` and `patients` (or None): their numbers. `scored`: the number of images with an unmasked

@@ -35,12 +35,8 @@ def correct_prior(probability: Floats, prior: Floats) -> tuple[Floats, Floats]:
     The correction is valid if images of a class have the same distribution in both data sets (label shift) and the
     probabilities are calibrated for the prior.
 
-    Args:
-        probability: (N, C) of mutually exclusive classes.
-        prior: (C,) prevalence in the data on which the probabilities were calibrated, above 0.
-
-    Returns:
-        (C,) the prevalence in these images, and the (N, C) probabilities corrected for it.
+    The (N, C) probabilities are of mutually exclusive classes; `prior` is their (C,) prevalence, above 0, in the data
+    on which the probabilities were calibrated. The result has the same shapes.
 
     Saerens, Latinne and Decaestecker 2002: expectation-maximization, which finds the maximum-likelihood estimate.
     """
@@ -81,13 +77,8 @@ def compare_prevalence(
 ) -> list[dict[str, Any]]:
     """Compare the prevalence of each label here with that on validation, and evaluate a correction for the difference.
 
-    Args:
-        labels: the L names.
-        validation: (M, L) truth and (M,) patient numbers of the validation split, as `summary.summarize` takes them.
-        here: (N, L) truth and (N,) patient numbers of these data.
-        probability: (N, L) in these data, calibrated on validation.
-        task: "single" or "multi".
-        positive: the positive class of two; only it has a row.
+    `validation` and `here` are truth and patient numbers of the two data sets, as `summary.summarize` takes them, and
+    `probability` is that of these data, calibrated on validation. With a `positive` class, only it has a row.
 
     Returns:
         One row for each label that has unmasked cells both here and on validation: `label`; the prevalences `here` and

@@ -171,16 +171,9 @@ def paired_differences(a: ResampledMetrics, b: ResampledMetrics, resamples: int 
     difference is `formulas.difference_of` instead of the bootstrap's, except for average precision. For proportions
     this is Newcombe's interval for paired proportions, which has a width even for two perfect models.
 
-    Args:
-        a: the split with the first model's probabilities.
-        b: the same images, labels and patients with the second model's probabilities.
-        resamples: the number of resamples of patients.
-        seed: the seed of the resamples.
-
-    Returns:
-        Intervals of a minus b. Where lower is better (Brier score, log loss, calibration error), a positive difference
-        favors b. Noise biases both calibration errors upward, not always equally, so the interval of their difference
-        is approximate.
+    `a` and `b` have the same images, labels and patients; the result is a minus b. Where lower is better (Brier score,
+    log loss, calibration error), a positive difference favors b. Noise biases both calibration errors upward, not
+    always equally, so the interval of their difference is approximate.
     """
     sides = [SplitEstimates(a, [b]), SplitEstimates(b, [a])]
     found, _ = _bca([a, b], sides[0], resamples, seed)

@@ -293,16 +293,9 @@ def fit_calibration(
     groups: ArrayLike | None = None,
     calibrate: bool = True,
 ) -> Decision:
-    """Fit the calibration of a decision without thresholds.
+    """Fit the calibration of a decision without thresholds, if `calibrate`, on the network's own probabilities.
 
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked.
-        raw: (N, L) in [0, 1], the network's own probabilities.
-        labels: the L names.
-        task: "single" or "multi".
-        positive: the positive class of a single-label task with two classes; only its scaling is fitted.
-        groups: (N,) patient numbers, or None if none are known.
-        calibrate: whether to fit a calibration.
+    With a `positive` class, only its scaling is fitted.
     """
     columns = slice(None) if positive is None else [list(labels).index(positive)]
     calibration: Calibration = None
@@ -328,16 +321,8 @@ def with_thresholds(
 ) -> Decision:
     """Return the decision with the same calibration and with thresholds chosen on these probabilities.
 
-    Args:
-        decision: the decision with the calibration.
-        truth: (N, L) of 1, 0, and -1 where masked.
-        probability: (N, L) in [0, 1], calibrated; for studies or patients, joined over their images too.
-        rule: the rule to choose thresholds with; None for no thresholds.
-        target: the rate to reach, for the rules "sensitivity" and "specificity".
-        confidence: the confidence with which new images are to reach the target; None if only these images are to.
-        groups: (N,) patient numbers, or None if none are known.
-        unit: what the rows are: images, studies or patients.
-        unit_join: how the probabilities of a unit's images were joined.
+    They are calibrated and, if `unit` is not "image", were joined over the images of studies or patients by
+    `unit_join`. Without a `rule` there are no thresholds.
     """
     decision = replace(decision, points=(), rule=None, target=None, confidence=None, unit=unit, unit_join=unit_join)
     if rule is None:

@@ -133,17 +133,10 @@ def choose_threshold(
     """Choose the threshold of one label.
 
     It is halfway between the lowest probability that is predicted positive and the next lower one, so that rounding
-    does not change a prediction. Of equally good thresholds the highest is chosen.
-
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked; masked images are left out.
-        probability: (N,) in [0, 1].
-        rule: "sensitivity" chooses the highest threshold that reaches the target, which has the best specificity;
-            "specificity" chooses, among the thresholds that reach the target, the one with the best sensitivity.
-        target: in (0, 1]; for these two rules only.
-        confidence: in (0, 1), the confidence with which new images are to reach the target; `share_needed` says what
-            rate these images have to reach then. None if only these images are to reach the target.
-        groups: (N,) patient numbers, or None to count images.
+    does not change a prediction. Of equally good thresholds the highest is chosen. The rule "sensitivity" chooses the
+    highest threshold that reaches the target, which has the best specificity; "specificity" chooses, among the
+    thresholds that reach it, the one with the best sensitivity. With a `confidence`, `share_needed` says what rate
+    these images have to reach.
 
     Returns:
         The operating point. It has no threshold, but a reason, if all images or none have the label, if all
@@ -197,14 +190,8 @@ def threshold_array(points: Sequence[OperatingPoint]) -> Floats:
 def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any] = 0.5) -> NDArray[np.int8]:
     """Predict labels: the most likely class (single-label), or each label at or above its threshold (multi-label).
 
-    Args:
-        probability: (N, L) in [0, 1].
-        task: "single" or "multi".
-        threshold: one number or (L,); if classes of a single-label task have different thresholds, the class furthest
-            above its threshold is predicted.
-
-    Returns:
-        (N, L) of 0 and 1.
+    `threshold` is one number or (L,). If classes of a single-label task have different thresholds, the class furthest
+    above its threshold is predicted. The result is (N, L) of 0 and 1.
     """
     if task == "multi":
         return (probability >= threshold).astype(np.int8)

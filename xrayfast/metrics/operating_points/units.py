@@ -35,16 +35,9 @@ def join_probabilities(
     """Join the probabilities of each unit's images.
 
     For single-label tasks and "max", the maxima of the classes are divided by their sum, so that they add up to 1, as
-    means do. A unit of one image keeps that image's probabilities.
+    means do. A unit of one image keeps that image's probabilities. "noisy-or" is for multi-label tasks only.
 
-    Args:
-        probability: (N, L) in [0, 1].
-        units: (N,) the unit of each image, from 0 to U - 1, each of which occurs.
-        how: "mean", "max" or, for multi-label, "noisy-or".
-        task: "single" or "multi".
-
-    Returns:
-        (U, L) float64.
+    `units` is (N,), the unit of each image from 0 to U - 1, each of which occurs; the result is (U, L) float64.
 
     >>> join_probabilities(np.array([[0.5], [0.2], [0.6]]), np.array([0, 1, 0]), "noisy-or", "multi").round(3).tolist()
     [[0.8], [0.2]]
@@ -65,17 +58,9 @@ def join_truth(
     """Join the labels of each unit's images.
 
     In multi-label tasks, a unit's label is 1 if an image has it; otherwise -1 if an image's cell is masked; otherwise
-    0. In single-label tasks, a unit has the classes of its images, but is masked (-1 throughout) if an image is masked.
-
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked; single-label rows are one-hot or entirely -1.
-        units: (N,) the unit of each image, from 0 to U - 1, each of which occurs.
-        task: "single" or "multi".
-        positive: in single-label tasks with two classes, the column of the positive class: a unit with a positive image
-            is positive, whatever its other images are.
-
-    Returns:
-        (U, L) int64 of 1, 0 and -1. A single-label unit whose images are of several classes has a 1 for each of them.
+    0. In single-label tasks, a unit has the classes of its images, a 1 for each, but is masked (-1 throughout) if an
+    image is masked. If `positive`, the column of the positive class of two, is given, a unit with a positive image is
+    positive, whatever its other images are. `units` and the shape are those of `join_probabilities`.
 
     >>> join_truth(np.array([[0, 0], [-1, 0], [1, 0]]), np.array([0, 0, 1]), "multi").tolist()
     [[-1, 0], [1, 0]]
