@@ -50,7 +50,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """The usual column names per role, preferred first, in lower case and reduced to letters and digits."""
 
-_FOLDS = re.compile(r"(cv|k)?folds?(id|no|nr|number|idx|index)?")
+FOLDS = re.compile(r"(cv|k)?folds?(id|no|nr|number|idx|index)?")
 
 
 _NUMBERED = (
@@ -119,7 +119,7 @@ _COUNTED = r"findings?|labels?|diseases?|images?|views?"
 _NOT_LABELS = (
     _Words(
         "an identifier or a count",
-        rf"{_FOLDS.pattern}\d*|id|index|idx|unnamed|(n|num|number|nr|count|total)(of)?({_COUNTED})?",
+        rf"{FOLDS.pattern}\d*|id|index|idx|unnamed|(n|num|number|nr|count|total)(of)?({_COUNTED})?",
         rf"\d+|of|{_COUNTED}",
     ),
     _Words(
@@ -154,29 +154,29 @@ _MEASURED = re.compile(
 _GRADED = re.compile(r"severity|grad(e|ing)|scores?|level|stag(e|ing)|likert|rale|brixia")
 """Words in the name of a column with few distinct integers that mean they are grades."""
 
-_BOX = re.compile(
+BOX = re.compile(
     r"(bbox|box)?([xy](min|max|[0-4]|center)?|(min|max|center)[xy]|w|h|width|height|left|top|right|bottom)|bbox|boxes"
 )
 
-_ORIGIN = re.compile(
+ORIGIN = re.compile(
     r"hospital|site|cent(er|re)|clinic|institut(e|ion)|source|data(set|base)|db|collection|country|origin"
 )
 
-_READER = re.compile(r"reader\d*|rater\d*|annotator\d*|radiologist\d*|r\d|labell?er\d*|chexpert|chexbert|negbio")
+READER = re.compile(r"reader\d*|rater\d*|annotator\d*|radiologist\d*|r\d|labell?er\d*|chexpert|chexbert|negbio")
 
-_DOUBTFUL = re.compile(
+DOUBTFUL = re.compile(
     r"diabet(es|ic)|smok(er|ing|ed)|alcohol|obes(e|ity)|hypertensi(on|ve)|pregnan(t|cy)|hiv|vaccinated|fever|cough|"
     r"dyspno?ea|a?symptom(s|atic)|(rt)?pcr|comorbidity|deceased|dead|died|death|alive|surviv(al|ed|or)|mortality|icu|"
     r"intubat(ed|ion)|ventilat(ed|or|ion)|inpatient|outpatient|emergency|hospitali[sz](ed|ation)|(re)?admi(tted|ssion)|"
     r"discharged?|followup|baseline|treat(ed|ment)|surgery|race|ethnicity|white|black|asian|hispanic|insured|married|"
     r"m|f|hospital|site|cent(er|re)|clinic|ward|device|scanner|vendor|manufacturer|year|month|date|season|shift|night|"
     r"priority|urgent|bmi|age|weekend|batch|source|dataset|cohort|group|obese|overweight|"
-    r"adult|child|p(a)?ediatric|elderly|" + _READER.pattern
+    r"adult|child|p(a)?ediatric|elderly|" + READER.pattern
 )
 """Words in a column name that may stand for a patient's sex, history or outcome, the images' origin, or one reader."""
 
 
-_LEFT_OUT = re.compile(
+LEFT_OUT = re.compile(
     r"(is|to|image|film|study)*((in|ex)clude[ds]?|(in|ex)clusion|keep|kept|drop(ped)?|removed?|discard(ed)?|reject(ed)?|bad|"
     r"skip(ped)?|ignored?|(un)?usable|(in)?valid|corrupt(ed)?|duplicated?|q[ac]|ausschluss|ausgeschlossen|excluir|exclu(re)?|"
     r"(bad|poor)?quality)(image|film|study|flag|yn|yesno|01|status|reason|check|passed|pass|ok)*"
@@ -184,13 +184,13 @@ _LEFT_OUT = re.compile(
 """Simplified name of a column that says which images not to use."""
 
 
-_BIRTH = re.compile(r"^(dob|yob)$|birth(day|date|year)$|(date|year|day)ofbirth$|^geburts(datum|jahr)$")
+BIRTH = re.compile(r"dob|yob|.*birth(day|date|year)|.*(date|year|day)ofbirth|geburts(datum|jahr)")
 
-_MODALITY = re.compile(r"(imag(e|ing)|study|series|exam|dicom|scan)?modality(dicom|code|type)?")
-_BODY_PART = re.compile(
+MODALITY = re.compile(r"(imag(e|ing)|study|series|exam|dicom|scan)?modality(dicom|code|type)?")
+BODY_PART = re.compile(
     r".*(body|anatom)\w*|(study|series|exam(ination)?|procedure|protocol)(description|name)?|region|organ"
 )
-_RADIOGRAPHY = re.compile(r"\b(cr|dr|dx|xr|rg|px|cxr)s?\b|x[-_ ]?ray|r(o|ö|oe)ntgen|radiogra|film", re.IGNORECASE)
+RADIOGRAPHY = re.compile(r"\b(cr|dr|dx|xr|rg|px|cxr)s?\b|x[-_ ]?ray|r(o|ö|oe)ntgen|radiogra|film", re.IGNORECASE)
 
 
 def simplify_column_name(name: str) -> str:
@@ -217,35 +217,34 @@ def usual_columns(columns: Iterable[str], role: str) -> list[str]:
     return [names[name] for name in USUAL_NAMES[role] if name in names]
 
 
+def is_called(name: str, pattern: re.Pattern[str]) -> bool:
+    """Whether a whole name, simplified, matches one of the patterns above.
+
+    >>> is_called("is_excluded", LEFT_OUT), is_called("Image quality", LEFT_OUT), is_called("Effusion", LEFT_OUT)
+    (True, True, False)
+    """
+    return pattern.fullmatch(simplify_column_name(name)) is not None
+
+
+def has_word(name: str, pattern: re.Pattern[str]) -> bool:
+    """Whether a word of a name matches one of the patterns above."""
+    return any(map(pattern.fullmatch, split_column_name(name)))
+
+
 def is_first_choice(name: str) -> bool:
     """Whether a label column's name is unambiguous, so that it takes precedence over names such as "diagnosis"."""
     return simplify_column_name(name) in ("labels", "label", "findinglabels")
 
 
-def may_tell_folds(name: str) -> bool:
-    """Whether a column's name suggests that it holds cross-validation folds."""
-    return bool(_FOLDS.fullmatch(simplify_column_name(name)))
-
-
 def tells_split(name: str) -> bool:
     """Whether a column's name says that it holds splits, in any wording: "data_split", "tvt", "train/test"."""
-    words = split_column_name(name)
-    return any(map(_TELLS_SPLIT.fullmatch, words)) or sum(map(bool, map(parse_split, words))) > 1
+    return has_word(name, _TELLS_SPLIT) or sum(map(bool, map(parse_split, split_column_name(name)))) > 1
 
 
 def may_tell_split(name: str) -> bool:
     """Whether a column's name says that it holds splits, or is ambiguous: "cohort", "Stage", "exclude_from_train"."""
     says_train = "train" in map(parse_split, split_column_name(name))
-    return says_train or tells_split(name) or bool(_MAY_TELL_SPLIT.fullmatch(simplify_column_name(name)))
-
-
-def may_tell_left_out(name: str) -> bool:
-    """Whether a column's name suggests that it says which images not to use.
-
-    >>> may_tell_left_out("is_excluded"), may_tell_left_out("Image quality"), may_tell_left_out("Effusion")
-    (True, True, False)
-    """
-    return bool(_LEFT_OUT.fullmatch(simplify_column_name(name)))
+    return says_train or tells_split(name) or is_called(name, _MAY_TELL_SPLIT)
 
 
 def sounds_like_split(cell: str) -> bool:
@@ -274,10 +273,10 @@ def are_public_and_private(name: str, cells: Collection[str]) -> bool:
     >>> are_public_and_private("lb", ["Public", "Private"]), are_public_and_private("insurance", ["public", "private"])
     (True, False)
     """
-    if len(cells) > max(map(len, _PUBLIC_PRIVATE)) + 1 or may_be_origin(name):
+    if len(cells) > max(map(len, _PUBLIC_PRIVATE)) + 1 or has_word(name, ORIGIN):
         return False
     found = {cell.strip().lower() for cell in cells} - {""}
-    return found in _PUBLIC_PRIVATE and not any(map(_OWNERSHIP.fullmatch, split_column_name(name)))
+    return found in _PUBLIC_PRIVATE and not has_word(name, _OWNERSHIP)
 
 
 def key_role(name: str) -> str:
@@ -294,7 +293,7 @@ def may_be_key(name: str) -> bool:
     """Whether a column's name suggests an identifier that several images may share."""
     *_, last = "", *split_column_name(name)
     ends = r"\w*(id|identifier|key|no|nr|n[uú]m(mer|ber|ero)|folder|directory)"
-    return bool(key_role(name) or re.fullmatch(ends, last) or tells_birth(name))
+    return bool(key_role(name) or re.fullmatch(ends, last) or is_called(name, BIRTH))
 
 
 def describe_no_label(name: str) -> str:
@@ -306,56 +305,11 @@ def describe_no_label(name: str) -> str:
     return next((row.what for row in _NOT_LABELS if row.match(name)), "")
 
 
-def tells_birth(name: str) -> bool:
-    """Whether a column's name says that it holds patients' dates or years of birth."""
-    return bool(_BIRTH.search(simplify_column_name(name)))
-
-
-def may_be_origin(name: str) -> bool:
-    """Whether a column's name suggests that it holds the origin of images."""
-    return any(map(_ORIGIN.fullmatch, split_column_name(name)))
-
-
 def is_measured(name: str, no_label: str) -> bool:
     """Whether the name of a numeric column suggests that it holds something other than scores of a label."""
-    return bool(no_label) or may_be_no_label(name) or any(map(_MEASURED.fullmatch, split_column_name(name)))
+    return bool(no_label) or has_word(name, DOUBTFUL) or has_word(name, _MEASURED)
 
 
 def may_be_grade(name: str, no_label: str) -> bool:
     """Whether the name of a column with few distinct integers suggests that it holds grades of a label."""
-    words = split_column_name(name)
-    return any(map(_GRADED.fullmatch, words)) or not is_measured(name, no_label)
-
-
-def names_modality(name: str) -> bool:
-    """Whether a column's name says that it holds the modality of images."""
-    return bool(_MODALITY.fullmatch(simplify_column_name(name)))
-
-
-def may_name_region(name: str) -> bool:
-    """Whether a column's name suggests that its cells name or describe the body part of images."""
-    return bool(_BODY_PART.fullmatch(simplify_column_name(name)))
-
-
-def is_radiography(modality: str) -> bool:
-    """Whether a modality is radiography, in DICOM's codes or in words.
-
-    >>> is_radiography("CR/DX"), is_radiography("X-RAY CHEST"), is_radiography("CT"), is_radiography("MRI")
-    (True, True, False, False)
-    """
-    return bool(_RADIOGRAPHY.search(modality))
-
-
-def is_of_box(name: str) -> bool:
-    """Whether a column's name suggests that it holds an edge or the size of a box on an image."""
-    return bool(_BOX.fullmatch(simplify_column_name(name)))
-
-
-def is_of_reader(name: str) -> bool:
-    """Whether a column's name says that it holds the labels of one reader."""
-    return any(map(_READER.fullmatch, split_column_name(name)))
-
-
-def may_be_no_label(name: str) -> bool:
-    """Whether the name of a 0/1 column, such as "smoker", suggests that it may not hold a label."""
-    return any(map(_DOUBTFUL.fullmatch, split_column_name(name)))
+    return has_word(name, _GRADED) or not is_measured(name, no_label)

@@ -27,15 +27,17 @@ from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.labels.spellings import spelling_keys
 from xrayfast.data.labels.words import is_missing, is_unusable
 from xrayfast.data.sources.column_words import (
+    DOUBTFUL,
+    FOLDS,
+    LEFT_OUT,
+    READER,
     USUAL_NAMES,
     are_public_and_private,
     describe_no_label,
+    has_word,
+    is_called,
     is_measured,
-    is_of_reader,
     may_be_grade,
-    may_be_no_label,
-    may_tell_folds,
-    may_tell_left_out,
     may_tell_split,
     sound_like_splits,
     sounds_like_split,
@@ -147,7 +149,7 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: 
         f"{quote([name])} may mark images to leave out, but is not used: remove their rows from the table."
         for name in unused
         if len(texts := table.columns[name].texts) > 1
-        and (may_tell_left_out(name) or any(map(_says_unusable, texts[:_MOST_REMARKS])))
+        and (is_called(name, LEFT_OUT) or any(map(_says_unusable, texts[:_MOST_REMARKS])))
     ]
     return Columns(path, template, is_folder, labels, are_flags, *further, unused, (*notes, *label_notes))
 
@@ -175,7 +177,7 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
     notes = [
         f"{quote([name])} may contain folds, which are not used: --split-col needs a column of train, valid and test."
         for name in free
-        if may_tell_folds(name) and name not in {*words, *mixed}
+        if is_called(name, FOLDS) and name not in {*words, *mixed}
     ]
     notes += [
         f"{quote([name])} may contain the split too, but is not used: to use it, give --split-col {quoted(name)}"
@@ -309,7 +311,7 @@ def _label_columns(
         return tuple(chosen), False, []
     no_label = {name: "" if name in known else describe_no_label(name) for name in free}
     if chosen:
-        others = [name for name in free if name not in chosen and not no_label[name] and not may_be_no_label(name)]
+        others = [name for name in free if name not in chosen and not no_label[name] and not has_word(name, DOUBTFUL)]
         others = [name for name in others if looks_like_flags(table.columns[name])]
         is_guess = not (config.label_col or known or spec.label_column or spec.flag_columns)
         note = f"Labels are read from {quote(chosen)}; other columns contain 1 and 0 too: {quote(others)}."
@@ -344,14 +346,14 @@ def _guess_label_columns(
             f"as 'labels', or columns of 0 and 1. Name the columns of labels with --label-col.",
             *notes,
         )
-    doubtful = [name for name in chosen if name not in known and may_be_no_label(name)]
+    doubtful = [name for name in chosen if name not in known and has_word(name, DOUBTFUL)]
     if doubtful and len(chosen) > len(doubtful):
         notes.append(
             "Used as labels, because they contain 1 and 0, although their names suggest a patient's sex, history or "
             f"outcome, the origin of the images, or a single reader: {quote(doubtful)}. If they are not labels, name "
             "only the columns of labels with --label-col."
         )
-    elif len(doubtful) > 1 and all(map(is_of_reader, doubtful)):
+    elif len(doubtful) > 1 and all(has_word(name, READER) for name in doubtful):
         notes.append(
             f"The names of {quote(doubtful)} suggest readers, and each column is used as a label of its own. If they "
             "are readings of one label, join them, such as by majority, in one column, and name that with --label-col."
@@ -364,15 +366,9 @@ def _note_unused(
 ) -> list[str]:
     """Return notes on the columns that hold scores, grades or no 1, or something else than labels by their names.
 
-    Args:
-        table: the table.
-        free: the columns that may hold labels.
-        chosen: those that hold them.
-        flags: the columns of 1 and 0.
-        no_label: what a column holds instead of a label by its name, or "", by its name.
+    `free` columns may hold labels and `chosen` ones do; `no_label` gives what else a column holds by its name, or "".
     """
     notes = list[str]()
-    left_out = [f"'{name}' ({no_label[name]})" for name in flags if no_label[name] not in ("", "the split")]
     if worded := [name for name in flags if not no_label[name] and name not in chosen]:
         notes.append(
             f"Not used as labels, because they contain words and other columns contain 1 and 0: {quote(worded)}. To "
@@ -399,7 +395,7 @@ def _note_unused(
             f"Not used as labels, because some cells have words beside 1, 0, yes or no: {quote(commented)}. To use "
             f"them, write 1, 0, -1 (uncertain) or nothing into these cells."
         )
-    if left_out:
+    if left_out := [f"'{name}' ({no_label[name]})" for name in flags if no_label[name] not in ("", "the split")]:
         notes.append(
             f"Not used as labels, because of their names: {shorten(left_out, 20)}. To use one, name it with "
             f"--label-col."
@@ -413,7 +409,7 @@ def describe_label_columns(table: Table, columns: Columns) -> str:
     flags = [
         name
         for name in columns.unused
-        if not describe_no_label(name) and not may_be_no_label(name) and looks_like_flags(table.columns[name])
+        if not describe_no_label(name) and not has_word(name, DOUBTFUL) and looks_like_flags(table.columns[name])
     ]
     others = [name for name in columns.unused if name in {*usual, *flags}]
     found = f"these columns look like labels: {quote(others)}" if others else "no other column looks like labels"

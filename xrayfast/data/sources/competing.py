@@ -18,9 +18,10 @@ from xrayfast.data.labels.names import clean_label, normalize_label, sort_labels
 from xrayfast.data.labels.targets import Targets
 from xrayfast.data.labels.words import plain_label
 from xrayfast.data.sources.column_words import (
+    READER,
     USUAL_NAMES,
+    has_word,
     is_first_choice,
-    is_of_reader,
     simplify_column_name,
     split_column_name,
     usual_columns,
@@ -57,7 +58,7 @@ def note_other_labels(
         if other and not other[0]:  # all cells are blank
             continue
         # Columns of sites, study arms and splits hold A and B as often as columns of labels do.
-        if other and max(map(len, other[0]), default=0) == 1 and not (_is_called_label(name) or is_of_reader(name)):
+        if other and max(map(len, other[0]), default=0) == 1 and not (_is_called_label(name) or has_word(name, READER)):
             continue
         rows = _differing_rows(names, raw, *other) if other else None
         if rows is not None and rows.any():

@@ -374,11 +374,8 @@ class Finder:
         found: list[str | list[str]] = [self._find_address(path) or nothing for path in paths]
         paths = ["" if files else path for path, files in zip(paths, found, strict=True)]
         paths, dropped = drop_shared_folders(paths, self._is_there, self._least)
-        notes = (
-            [f"All paths begin with {dropped}, which is not in {self.root}: they are read without it."]
-            if dropped
-            else []
-        )
+        notes = [f"All paths begin with {dropped}, which is not in {self.root}: they are read without it."]
+        notes = notes if dropped else []
         deeper, twice = self._find_in_folders(paths, found)
         if twice and len({os.path.realpath(self.path(name)) for name in twice[0]}) > 1:
             notes.append(

@@ -12,7 +12,7 @@ import numpy as np
 from xrayfast.data.labels.flags import looks_like_flags
 from xrayfast.data.labels.names import drop_invisible, fold_look_alikes, may_be_thousands
 from xrayfast.data.labels.words import is_missing, looks_like_date
-from xrayfast.data.sources.column_words import key_role, may_be_key, may_be_origin
+from xrayfast.data.sources.column_words import ORIGIN, has_word, key_role, may_be_key
 from xrayfast.data.text_column import TextColumn, distinct
 from xrayfast.errors import plural, shorten
 from xrayfast.errors.advice import quoted
@@ -244,13 +244,9 @@ def note_origins(columns: Mapping[str, Sequence[str]], free: Sequence[str], pati
     """Return a note on patient identifiers that occur with several values of a column of origins, such as sites.
 
     If identifiers restart at each site, two patients become one.
-
-    Args:
-        columns: N cells by name.
-        free: names of columns that may hold origins.
-        patients: N identifiers, "" where unknown.
     """
-    found = (note_shared_numbers(columns[name], patients, f"'{name}'") for name in filter(may_be_origin, free))
+    named = (name for name in free if has_word(name, ORIGIN))
+    found = (note_shared_numbers(columns[name], patients, f"'{name}'") for name in named)
     return next(filter(None, found), [])
 
 
@@ -293,10 +289,7 @@ def describe_rounding(identifiers: Sequence[str]) -> str:
 def note_keys(columns: Mapping[str, Sequence[str]], unused: Sequence[str], together: Sequence[str]) -> list[str]:
     """Return a note on unused columns whose values repeat like identifiers and are spread over several groups.
 
-    Args:
-        columns: cells by name.
-        unused: names of the columns that are not used.
-        together: the group of each row, which stays in one split; "" for a row without a group.
+    `together` is the group of each row, which stays in one split; "" for a row without a group.
     """
     known = sum(map(bool, together)) > len(together) / 2
     found = [

@@ -33,13 +33,7 @@ from xrayfast.data.labels.label_map import names_in_map
 from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, normalize_label
 from xrayfast.data.labels.targets import UNCERTAIN, RawLabels, Where, not_single_label
 from xrayfast.data.labels.words import is_missing
-from xrayfast.data.sources.column_words import (
-    is_radiography,
-    may_name_region,
-    names_modality,
-    tells_birth,
-    usual_columns,
-)
+from xrayfast.data.sources.column_words import BIRTH, BODY_PART, MODALITY, RADIOGRAPHY, is_called, usual_columns
 from xrayfast.data.sources.columns import Columns, describe_label_columns, require_column, resolve_columns
 from xrayfast.data.sources.competing import note_other_files, note_other_folders, note_other_labels
 from xrayfast.data.sources.datasets.registry import read_dataset_table
@@ -256,17 +250,17 @@ def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: Plac
     together: Sequence[str] = records.patients or records.studies or [""] * len(rows)
     patients, _ = blank_placeholders(records.patients or [""] * len(rows))
     noted = note_origins(cells, columns.unused, patients)
-    for name in filter(tells_birth, columns.unused):
+    for name in (name for name in columns.unused if is_called(name, BIRTH)):
         noted += note_contradictions(cells[name], patients, f"'{name}'")
     if records.splits:
         together = [owner or split or "" for owner, split in zip(together, records.splits, strict=True)]
     return noted + note_keys(cells, columns.unused, together)
 
 
-_UNUSUAL: tuple[tuple[Callable[[str], bool], Callable[[str], bool], str], ...] = (
-    (names_modality, lambda cell: not is_radiography(cell), "of another modality than radiography"),
-    (may_name_region, names_other_region, "of another part of the body than the chest"),
-    (may_name_region, lambda cell: view_in_description(cell) == "LATERAL", "with a lateral view"),
+_UNUSUAL: tuple[tuple[re.Pattern[str], Callable[[str], bool], str], ...] = (
+    (MODALITY, lambda cell: not RADIOGRAPHY.search(cell), "of another modality than radiography"),
+    (BODY_PART, names_other_region, "of another part of the body than the chest"),
+    (BODY_PART, lambda cell: view_in_description(cell) == "LATERAL", "with a lateral view"),
 )
 """Which columns by name and which of their cells say that an image is no frontal chest radiograph, and what it is."""
 
@@ -274,8 +268,8 @@ _UNUSUAL: tuple[tuple[Callable[[str], bool], Callable[[str], bool], str], ...] =
 def _note_unusual(table: Table, columns: Columns, rows: Places) -> list[str]:
     """Return notes on images that are no frontal chest radiographs according to an unused column."""
     notes = []
-    for is_meant, says_so, what in _UNUSUAL:
-        names = list(filter(is_meant, columns.unused))
+    for meant, says_so, what in _UNUSUAL:
+        names = [name for name in columns.unused if is_called(name, meant)]
         for name, cells in zip(names, _of_images(table, names, rows), strict=True):
             others = {text: n for text, n in cells.counts().items() if not is_missing(text) and says_so(text.strip())}
             if others:

@@ -14,7 +14,7 @@ from xrayfast.data.arrays import Integers, Places
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.labels.flags import looks_like_flags
 from xrayfast.data.labels.targets import Targets
-from xrayfast.data.sources.column_words import is_of_box
+from xrayfast.data.sources.column_words import BOX, is_called
 from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.file_matching import Finder, Matches, absolute
@@ -89,8 +89,9 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
     last = finder  # of the two, the one that looked further
     if not (columns.is_folder or found.counts.all()) and (archives := finder.archives()):
         last = Finder(root, absolute(table.file.parent), spec.min_path_parts, archives=True)
-        found, inside = _look_into_archives(found, texts, last)
-        if inside:
+        packed, known = last.find(texts.texts)[0], int((found.counts > 0).sum())
+        found = Matches(here or inside for here, inside in zip(found, packed, strict=True))
+        if inside := int((found.counts > 0).sum()) - known:
             notes = [*notes, f"{plural(inside, 'image')} read from archives ({shorten(archives, 3)})."]
     counts = found.counts[texts.codes]
     if not columns.is_folder and (counts > 1).any():
@@ -128,16 +129,9 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
     return RowFiles(images.texts, paths, rows, images.codes, rows[first], without, notes)
 
 
-def _look_into_archives(found: Matches, texts: TextColumn, finder: Finder) -> tuple[Matches, int]:
-    """Look up texts without a file in archives of the tree; return the files of all texts, and how many were added."""
-    inside, _ = finder.find(texts.texts)
-    both = Matches(known or packed for known, packed in zip(found, inside, strict=True))
-    return both, int((both.counts > 0).sum() - (found.counts > 0).sum())
-
-
 def _describe_merging(table: Table, columns: Columns) -> str:
     """Return advice on how to merge the rows of one image, for example rows of boxes or readers."""
-    boxes = list(filter(is_of_box, table.columns))
+    boxes = [name for name in table.columns if is_called(name, BOX)]
     image, labels = columns.path[0], list(columns.labels)
     present = [name for name in columns.unused if looks_like_flags(table.columns[name], words=True)]
     if len(present) == 1 and not (columns.are_flags or len(boxes) > 1):
@@ -196,18 +190,16 @@ def _describe_elsewhere(finder: Finder, texts: Sequence[str]) -> str:
                 f" Paths that differ from a file's name only in {what}: {len(pairs)}, such as {pairs[0][0]} (file "
                 f"{pairs[0][1]}). To find the files, {advice}"
             )
-    elsewhere = _describe_same_names(finder, texts)
-    return f" {elsewhere}" if elsewhere else ""
+    return f" {_describe_same_names(finder, texts)}".rstrip()
 
 
 def _describe_same_names(finder: Finder, texts: Sequence[str]) -> str:
-    for text in texts[:_LOOKED_UP]:
-        if found := finder.same_names(text):
-            return (
-                f"{shorten(found, 3)} has the name of a missing image, but is in another folder or archive than the "
-                f"table says, or than most images, so it may be another image."
-            )
-    return ""
+    if not (found := next(filter(None, map(finder.same_names, texts[:_LOOKED_UP])), None)):
+        return ""
+    return (
+        f"{shorten(found, 3)} has the name of a missing image, but is in another folder or archive than the table "
+        f"says, or than most images, so it may be another image."
+    )
 
 
 def _path_texts(table: Table, columns: Columns) -> TextColumn:

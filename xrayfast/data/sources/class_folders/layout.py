@@ -30,9 +30,7 @@ from xrayfast.files.virtual.near_names import near_names
 TABLE = "labels.csv"
 """The table that is read if it is in the source folder, unless there are class folders next to it."""
 
-
-_NOT_READ = (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".html")
-"""Suffixes of tables that are not read."""
+_NOT_READ = (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".html")  # tables
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,9 @@ def _detect_in_folder(source: Path, config: DataConfig) -> Layout:
     listed = shorten(folder.name for folder in with_images)
     if table is not None:
         reason = f", because {listed} look like folders of images, not classes" if len(with_images) > 1 else ""
-        alike = recognized if table in recognized else [n for n, names in names_of.items() if _has_labels(names)]
+        alike = recognized
+        if table not in recognized:
+            alike = [n for n, c in names_of.items() if usual_columns(c, "path") and usual_columns(c, "labels")]
         others = tuple(name for name in names_of if name != table and (name in alike or _is_called_labels(name)))
         return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
     in_splits = bool(parse_split_folders(folder.name for folder in with_images))
@@ -185,10 +185,6 @@ def _choose_table(source: Path, names_of: dict[str, list[str]], spec_of: dict[st
 
 def _is_unread(name: str) -> bool:
     return Path(name).suffix.lower() in _NOT_READ
-
-
-def _has_labels(columns: Sequence[str]) -> bool:
-    return bool(usual_columns(columns, "path") and usual_columns(columns, "labels"))
 
 
 def _is_called_labels(name: str) -> bool:

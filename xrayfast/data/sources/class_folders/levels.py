@@ -75,11 +75,7 @@ def choose_class_level(root: Path, config: DataConfig) -> tuple[int, list[str]]:
 
 
 def _require_no_split_in_name(names: Sequence[str], source: Path) -> None:
-    """Raise an error for folders such as train_normal and test_normal, each of which would be a class.
-
-    Raises:
-        DataError: there are such folders of train and of another split.
-    """
+    """Raise a DataError for folders such as train_normal and test_normal, each of which would be a class."""
     ends = {name: (split_words(name) or [""]) for name in names}
     split_of = {name: parse_split(words[0]) or parse_split(words[-1]) for name, words in ends.items()}
     splits = parse_split_folders(names)
@@ -207,14 +203,12 @@ def _is_copy(folder: Path, beside: Collection[str]) -> bool:
     images = [entry.path for entry in walk(folder) if is_image(entry.path)]
     originals = [str(folder.parent / path[len(str(folder)) + 1 :]) for path in images]
     pairs = list(zip(images, originals, strict=True))
-    if not pairs or not all(to_path(other).is_file() and _size(other) == _size(path) for path, other in pairs):
+    if not pairs or not all(
+        to_path(other).is_file() and state_of(other).size == state_of(path).size for path, other in pairs
+    ):
         return False
     with open_binary(images[0]) as copy, open_binary(originals[0]) as original:
         return copy.read() == original.read()
-
-
-def _size(path: str) -> int:
-    return state_of(path).size
 
 
 def _tree(folder: Path, depth: int, keep_masks: bool) -> _Tree | None:

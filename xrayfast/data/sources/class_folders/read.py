@@ -55,19 +55,10 @@ def no_layout(found: str, source: Path) -> DataError:
 
 
 UNLABELED = "in a folder whose name means that its images have no label"
-"""Why images in folders such as `unlabeled` are left out."""
-
-
 HIDDEN = "hidden, or in a hidden folder"
-"""Why images are left out if they or a folder around them are hidden, see `file_matching.is_hidden`."""
-
-
 OUTPUT = "in an output of xrayfast, such as a run"
-"""Why the images in a run or the output of a check are left out."""
-
-
 COPIED = "in a folder that holds a copy of the folders beside it"
-"""Why the images of a folder such as `chest_xray/chest_xray` are left out."""
+"""Why images are left out."""
 
 
 @dataclass
@@ -123,11 +114,8 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
         return path[start:].replace("\\", "/")
 
     names = [name(path) for path in paths]
-    if (
-        splits
-        and not (config.ignore_split or config.split_file)
-        and (nested := describe_nested_splits(folders_of(names)))
-    ):
+    is_used = splits and not (config.ignore_split or config.split_file)
+    if is_used and (nested := describe_nested_splits(folders_of(names))):
         raise DataError(nested)
     labels = sort_labels(label for row in sets for label in row)
     found.notes += note_delimiters(labels, "+", "class folder")
@@ -263,16 +251,10 @@ def _leave_out_unlabeled(folders: Sequence[Path], classes: Collection[str], foun
 
 def _require_no_table_options(config: DataConfig) -> None:
     named = [name for name in _TABLE_OPTIONS if getattr(config, name)]
-    named += [
-        name for name in ("patient_col", "study_col") if (chosen := getattr(config, name)) and is_column_name(chosen)
-    ]
+    named += [name for name in ("patient_col", "study_col") if is_column_name(getattr(config, name) or "none")]
     if named:
-        about = (
-            f"{named[0]} applies to the cells of a table"
-            if named[0] in ("uncertain", "blank")
-            else f"{named[0]} names a column"
-        )
-        raise ConfigError(f"{about}, but there is no table of labels; expected --labels FILE.csv.")
+        about = "applies to the cells of a table" if named[0] in ("uncertain", "blank") else "names a column"
+        raise ConfigError(f"{named[0]} {about}, but there is no table of labels; expected --labels FILE.csv.")
 
 
 def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
@@ -363,10 +345,10 @@ def _class_files(folder: Path, found: _ClassFiles) -> list[str]:
     """Return the paths of a class's images at any depth; note other files."""
     paths, ignored, special = [], [], []
     for entry in walk(folder, hidden=found.hidden):
-        if entry.is_file() and is_image(entry.path):
-            paths.append(entry.path)
-        elif not entry.is_file():
+        if not entry.is_file():
             special.append(entry.path)
+        elif is_image(entry.path):
+            paths.append(entry.path)
         else:
             ignored.append(entry.name)
     if not paths:

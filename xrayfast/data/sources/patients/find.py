@@ -6,7 +6,7 @@ from collections import Counter
 
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import parse_views
-from xrayfast.data.sources.column_words import tells_birth
+from xrayfast.data.sources.column_words import BIRTH, is_called
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.identifiers import (
     MOST_IN_STUDY,
@@ -78,7 +78,7 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
     if records.patients:
         note_names_of_images(records)
         records.notes += note_forms(records.patients)
-        records.notes += [] if tells_birth(chosen or "") else note_dates(records.patients)
+        records.notes += [] if is_called(chosen or "", BIRTH) else note_dates(records.patients)
     if way not in ("name", "dicom") and not by_convention:
         note_patients_in_names(records)
     if records.patients is None and (chosen == "name" or keyword):
@@ -90,12 +90,7 @@ def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) ->
 
 
 def _find_studies(records: ImageRecords, chosen: str | None) -> None:
-    """Fill in the studies according to `study_col`, unless it names a column, which was read with the table.
-
-    Raises:
-        DataError: no study is found.
-        ConfigError: the header's keyword is not one of DICOM, or the pattern for names is wrong.
-    """
+    """Fill in the studies according to `study_col`, unless it names a column, which was read with the table."""
     way, _, rest = (chosen or "").partition(":")
     if chosen == "none":
         records.studies = None
@@ -137,10 +132,9 @@ def _complete_by_study(records: ImageRecords) -> None:
     for patient, study in zip(records.patients, records.studies, strict=True):
         owners.setdefault(study, set()).add(patient)
     known = {study: found - {""} for study, found in owners.items() if study}
-    pairs = zip(records.patients, records.studies, strict=True)
+    alone = {study: next(iter(found)) for study, found in known.items() if len(found) == 1}
     completed = [
-        next(iter(known[study])) if not patient and len(known.get(study, ())) == 1 else patient
-        for patient, study in pairs
+        patient or alone.get(study, "") for patient, study in zip(records.patients, records.studies, strict=True)
     ]
     if count := sum(old != new for old, new in zip(records.patients, completed, strict=True)):
         records.notes.append(

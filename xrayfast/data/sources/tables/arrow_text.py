@@ -29,11 +29,8 @@ def describe_unread(kind: Any) -> str:
         return describe_unread(kind.value_type)
     if _is_list(kind):
         inner = kind.value_type
-        return (
-            ""
-            if _is_plain(inner) or (types.is_dictionary(inner) and _is_plain(inner.value_type))
-            else f"lists of {inner}"
-        )
+        items = inner.value_type if types.is_dictionary(inner) else inner
+        return "" if _is_plain(items) else f"lists of {inner}"
     if types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}:
         return "images inside the table, as bytes"
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):

@@ -132,15 +132,8 @@ def read_columnar_names(file: Path) -> list[str]:
         return []
 
 
-# Parts
-
-
 def _find_parts(path: Path) -> tuple[list[_Part], list[str]]:
-    """Return the files of a table in order, and notes.
-
-    Raises:
-        DataError: there are none, or the file that lists them can't be read.
-    """
+    """Return the files of a table in order, and notes."""
     if not path.is_dir():
         return [_Part(path)], []
     if (path / SPLITS_FILE).is_file():
@@ -159,11 +152,8 @@ def _find_parts(path: Path) -> tuple[list[_Part], list[str]]:
         )
     others = [file.relative_to(path).as_posix() for file in files if not is_columnar(file)]
     notes = [f"The table consists of {plural(len(tables), 'file')} in {path.name}."] if len(tables) > 1 else []
-    notes += (
-        [f"Not read in {path.name}, because they are not Parquet or Arrow files: {shorten(others, 3)}."]
-        if others
-        else []
-    )
+    if others:
+        notes.append(f"Not read in {path.name}, because they are not Parquet or Arrow files: {shorten(others, 3)}.")
     return [_Part(file, _folder_keys(file.relative_to(path))) for file in tables], notes
 
 
@@ -212,9 +202,6 @@ def _require_same_columns(parts: Sequence[_Part], contents: Sequence[_Content]) 
                 f"{part.file}: found other columns than in {parts[0].file.name}: {differ}; expected the same in all "
                 "parts of a table. Name one file, or remove those that do not belong to this table."
             )
-
-
-# Files
 
 
 def _import_pyarrow(file: Path) -> Any:
@@ -330,9 +317,6 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
         for name, names in found.items()
         if isinstance(names, list) and names and all(isinstance(one, str) for one in names)
     }
-
-
-# Columns
 
 
 def _read_column(part: _Part, content: _Content, name: str) -> TextColumn:

@@ -79,12 +79,10 @@ def read_delimited(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> T
     """Read all cells as text; blank rows are left out but count in row numbers.
 
     The encoding is UTF-8, UTF-16 or UTF-32 if a byte order mark says so, or else Windows-1252, with a note. UTF-16 of
-    ASCII letters needs no mark. The
-    separator is the one in Excel's first line, "sep=;", or else the one of ',', ';', tab and '|' that gives the first
-    rows equally many cells. Blank lines, comments and titles above the header are skipped; a note quotes comments and
-    titles. Any line ends are allowed, also in quotes. The file may be gzipped, or in one of the formats without a
-    header. The apostrophe with which `files.csv_tables.quote_cell` protects cells from being read as formulas is
-    removed, and HTML entities are decoded.
+    ASCII letters needs no mark. The separator is the one in Excel's first line, "sep=;", or else the one of ',', ';',
+    tab and '|' that gives the first rows equally many cells. Blank lines, comments and titles above the header are
+    skipped; a note quotes comments and titles. Any line ends are allowed, also in quotes. The file may be gzipped, or
+    in one of the formats without a header. Cells are cleaned by `clean_text`.
 
     Raises:
         DataError: not a text file, no rows, a duplicate column, or rows longer or shorter than the header.
@@ -244,12 +242,9 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
         header = clean_names(next(records, []))
         require_columns(file, header)
         numbers, headers = array("q"), array("q")
-        table = build_table(
-            file,
-            header,
-            _pad_rows(records, header, numbers, headers, file, separator, _count_lines(sample[:start]) + 2),
-            numbers,
-        )
+        first = len(re.findall(r"\r\n|\r|\n", sample[:start])) + 2
+        rows = _pad_rows(records, header, numbers, headers, file, separator, first)
+        table = build_table(file, header, rows, numbers)
     if headers:
         notes += (f"{file.name}: the header is repeated in row {shorten(map(str, headers), 3)}, which is left out.",)
     if not numbers:
@@ -289,10 +284,6 @@ def _match_headerless(sample: str, headerless: Sequence[HeaderlessFormat]) -> He
 def _records(stream: Iterable[str], separator: str) -> Iterator[list[str]]:
     # If not strict, an unclosed quote silently swallows the rest of the file.
     return csv.reader(stream, delimiter=separator, strict=True)
-
-
-def _count_lines(text: str) -> int:
-    return len(re.findall(r"\r\n|\r|\n", text))
 
 
 def _separator(sample: str) -> tuple[str, int]:
