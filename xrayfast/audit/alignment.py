@@ -41,7 +41,9 @@ def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uin
         compare. Nearly symmetric.
     """
     result = np.full(len(first), -1, np.float32)
-    coarse, place = _in_blocks(_align_coarse, first, second)
+    coarse, place = _in_blocks(
+        lambda a, b: _align(halve(a), halve(b), np.zeros((len(a), 4), np.float32), steps=6), first, second
+    )
     left = np.flatnonzero(coarse > _HOPELESS)
     for steps, least in ((0, _HOPELESS_FINE), (6, -1.0)):
         found, place[left] = _in_blocks(partial(_align_fine, steps=steps), first[left], second[left], place[left])
@@ -71,10 +73,6 @@ def in_blocks(function: Callable[..., Floats32], columns: int, *arrays: npt.NDAr
     with ThreadPoolExecutor(min(cpu_count(), _THREADS), thread_name_prefix="thumbnails") as pool:
         list(pool.map(fill, range(0, len(result), _BLOCK)))
     return result
-
-
-def _align_coarse(a: Floats32, b: Floats32) -> tuple[Floats32, Floats32]:
-    return _align(halve(a), halve(b), np.zeros((len(a), 4), np.float32), steps=6)
 
 
 def halve(x: Floats32) -> Floats32:

@@ -170,12 +170,7 @@ def _alike(
 def _of_crowded_groups(versions: Versions, groups: Places) -> Places:
     """Return the versions of the first image of each group that has more versions than an image has neighbors.
 
-    Args:
-        versions: V versions of N images.
-        groups: (N,) the first image of the group of each.
-
-    Returns:
-        Indices of versions, ascending; none if fewer than two groups are crowded.
+    `groups` is (N,) the first image of the group of each image. None are returned if fewer than two are crowded.
     """
     crowded = np.bincount(groups[versions.members], minlength=len(groups)) > NEIGHBORS
     places: Places = np.flatnonzero(crowded[versions.members])

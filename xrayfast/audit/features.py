@@ -72,11 +72,7 @@ class Features:
 def compute_features(
     paths: Sequence[str], rows: Places, images: DecodedImages, progress: StageProgress = no_progress
 ) -> Features:
-    """Compute the features of images, loading each image once; features of cached images are cached too.
-
-    Raises:
-        ReadError: an image can't be read.
-    """
+    """Compute the features of images, loading each image once; features of cached images are cached too."""
     wanted = [paths[row] for row in rows.tolist()]
     infos = images.infos(wanted)
 

@@ -386,7 +386,6 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
         "white_border": (edges > _WHITE_BORDER) & (features.brightness[:, 0] < edges - 0.1),
     }
     notes = [info.notes for info in features.image_infos]
-
     of_notes = [set(map(kind_of, own)) for own in notes]
 
     def images_of(kind: str) -> list[str]:

@@ -33,9 +33,6 @@ def rank_labels(truth: Integers, probability: npt.NDArray[np.floating], task: Ta
         Columns `row` and `column` of the cell, `given` (1 or 0; the class in a single-label task), `proposed` (the most
         likely class in a single-label task, else the opposite of `given`), `quality` in [0, 1], and `is_issue`, whether
         confident learning finds the cell wrong.
-
-    Raises:
-        ConfigError: cleanlab is not installed.
     """
     if task == "single":
         given = truth.argmax(axis=1)

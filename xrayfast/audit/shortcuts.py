@@ -170,9 +170,8 @@ def _noted(notes: Sequence[Sequence[str]]) -> Floats:
     """Return (N, K) one 0/1 column per kind of reading note that needs attention."""
     kinds = [set(map(generalize_note, filter(needs_attention, own))) for own in notes]
     distinct = sorted(set().union(*kinds))
-    return np.array([[kind in own for kind in distinct] for own in kinds], np.float64).reshape(
-        len(kinds), len(distinct)
-    )
+    noted = [[kind in own for kind in distinct] for own in kinds]
+    return np.array(noted, np.float64).reshape(len(kinds), len(distinct))
 
 
 def _weighed(columns: Floats) -> Floats:

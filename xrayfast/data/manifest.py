@@ -244,11 +244,7 @@ class Manifest(HasOverview):
         )
 
     def require_images(self, *splits: Split) -> None:
-        """Raise an error if one of the splits has no images.
-
-        Raises:
-            DataError: it has none.
-        """
+        """Raise a DataError if one of the splits has no images."""
         found = {*self.table["split"].unique()}
         if empty := [split for split in splits if split not in found]:
             raise DataError(

@@ -98,14 +98,11 @@ class Interrupted(XrayfastError):
 
 @contextmanager
 def importing(what: str, extra: str) -> Iterator[None]:
-    """Turn the error of a missing package into one that says what to install.
+    """Turn the error of a missing package into a ConfigError that says what to install.
 
     Args:
         what: What can't be imported, and what needs it.
         extra: The extra of xrayfast that installs it.
-
-    Raises:
-        ConfigError: A package is missing.
     """
     try:
         yield

@@ -60,11 +60,7 @@ as a virus scanner or a reader of the file to be replaced, has it open."""
 
 
 def move_when_free(move: Callable[[Path], object], target: Path) -> None:
-    """Call the method `rename` or `replace` of a path, on Windows again and again while it is in use.
-
-    Raises:
-        OSError: it can't be moved.
-    """
+    """Call the method `rename` or `replace` of a path, on Windows again and again while it is in use."""
     for _ in range(_TRIES - 1):
         with contextlib.suppress(PermissionError):
             move(target)
@@ -74,11 +70,7 @@ def move_when_free(move: Callable[[Path], object], target: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, or a copy if the file system has no hard links.
-
-    Raises:
-        OSError: it can't be made.
-    """
+    """Make `target` the same file as `source`, or a copy if the file system has no hard links."""
     try:
         target.hardlink_to(source)
     except OSError:

@@ -19,30 +19,18 @@ _CHECKED = frozenset({".csv", ".json", ".safetensors", ".yaml"})
 
 
 def start_checksums(folder: Path) -> None:
-    """Record the checksums of a folder's CSV, JSON, YAML and safetensors files from now on.
-
-    Raises:
-        OSError: `checksums.txt` can't be written.
-    """
+    """Record the checksums of a folder's CSV, JSON, YAML and safetensors files from now on."""
     _append(folder / CHECKSUMS, "")
 
 
 def record_checksum(path: Path, new: Path, digest: str | None) -> None:
-    """Record the checksum of a file's new version if its folder has checksums; `digest` is the checksum, if known.
-
-    Raises:
-        OSError: the version can't be read, or `checksums.txt` can't be written.
-    """
+    """Record the checksum of a file's new version if its folder has checksums; `digest` is the checksum, if known."""
     if path.suffix in _CHECKED and (path.parent / CHECKSUMS).is_file():
         _append(path.parent / CHECKSUMS, f"{digest or file_digest(new)}  {path.name}\n")
 
 
 def write_checksums(folder: Path, digests: Mapping[str, str]) -> None:
-    """Record the checksums of all files in a folder; `digests` are the checksums already known, by file name.
-
-    Raises:
-        OSError: a file can't be read, or `checksums.txt` can't be written.
-    """
+    """Record the checksums of all files in a folder; `digests` are the checksums already known, by file name."""
     files = sorted(folder.iterdir())
     lines = [f"{digests.get(path.name) or file_digest(path)}  {path.name}\n" for path in files]
     _append(folder / CHECKSUMS, "".join(lines))
@@ -52,9 +40,6 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's content in hexadecimal.
 
     SHA-256 is the fastest digest in hashlib, because CPUs have instructions for it.
-
-    Raises:
-        OSError: it can't be read.
     """
     digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
     with path.open("rb", buffering=0) as file:

@@ -28,11 +28,7 @@ def portable_name(text: str) -> str:
 
 
 def require_utf8(names: Iterable[Path | str], error: type[XrayfastError] = DataError) -> None:
-    """Raise an error for file names that are not UTF-8, which Linux allows but no table, JSON file or page can hold.
-
-    Raises:
-        XrayfastError: the given type, naming the first such file.
-    """
+    """Raise an error for file names that are not UTF-8, which Linux allows but no table, JSON file or page can hold."""
     for name in map(str, names):
         if not is_utf8(name):
             raise error(f"{name}: found a name that is not UTF-8; expected a UTF-8 name. Rename it.")

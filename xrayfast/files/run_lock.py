@@ -154,12 +154,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _try_to_lock(path: Path, note: Callable[[str], None], *, last: bool) -> int | None:
-    """Return the open lock file, now naming this process; None if the run is locked and this is not the `last` try.
-
-    Raises:
-        RunError: the run is locked and this is the last try.
-        WriteError: the folder can't be written to.
-    """
+    """Return the open lock file, now naming this process; None if the run is locked and this is not the `last` try."""
     with contextlib.ExitStack() as undo:
         try:
             descriptor, is_new = _open(path)

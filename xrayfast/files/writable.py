@@ -131,11 +131,7 @@ def _keys(path: Path, content: mmap.mmap) -> list[str]:
 
 
 def require_text_suffix(path: Path, *, is_page: bool = False) -> None:
-    """Raise an error if a CSV table or a page would get the suffix of another format.
-
-    Raises:
-        WriteError: it would.
-    """
+    """Raise a WriteError if a CSV table or a page would get the suffix of another format."""
     if path.suffix.lower() in _NO_TEXT | ({".csv"} if is_page else {".html", ".htm"}):
         what, suffix = ("a page", ".html") if is_page else ("a CSV table", ".csv")
         raise WriteError(
@@ -145,11 +141,7 @@ def require_text_suffix(path: Path, *, is_page: bool = False) -> None:
 
 
 def require_output_folder(path: Path) -> None:
-    """Raise an error if the folder that the caller named for a command's output can't be made or written to.
-
-    Raises:
-        WriteError: it can't, or it is remote.
-    """
+    """Raise a WriteError if the folder that the caller named for a command's output can't be made or written to."""
     if is_remote(path):
         raise WriteError(f"{canonical(path)}: is remote; expected a folder on this machine to write to. {_COPY}")
     there, problem = why_unwritable(path)
@@ -158,11 +150,7 @@ def require_output_folder(path: Path) -> None:
 
 
 def make_output_folder(path: Path) -> Path:
-    """Make the folder that the caller named for a command's output, unless it exists.
-
-    Raises:
-        WriteError: it can't be made; see also `require_output_folder`.
-    """
+    """Make the folder that the caller named for a command's output, unless it exists: see `require_output_folder`."""
     require_output_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)

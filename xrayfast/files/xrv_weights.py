@@ -16,11 +16,7 @@ _NAMES = [f"densenet121-res224-{data}" for data in ("all", "nih", "pc", "chex", 
 
 
 def xrv_file(weights: str) -> str:
-    """Return the path of the state dict for "xrv:NAME", whether or not it exists; return other weights unchanged.
-
-    Raises:
-        ConfigError: there is no such DenseNet.
-    """
+    """Return the path of the state dict for "xrv:NAME", whether or not it exists; return other weights unchanged."""
     name = weights.removeprefix(XRV)
     if name == weights:
         return weights

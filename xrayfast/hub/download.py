@@ -73,11 +73,7 @@ def is_hub_name(run: object) -> bool:
 
 
 def require_hub() -> Any:
-    """Import and return the package huggingface_hub.
-
-    Raises:
-        ConfigError: the package is missing.
-    """
+    """Import and return the package huggingface_hub; raise a ConfigError if it is missing."""
     with importing("huggingface_hub", "hub"):
         import huggingface_hub
     return huggingface_hub
@@ -129,11 +125,7 @@ def _snapshot(hub: Any, repository: str, asked: str, files: Sequence[str], **opt
 
 
 def _list_files(hub: Any, repository: str, asked: str) -> tuple[str, list[str]]:
-    """Return the commit of a revision, and the files of the run in it.
-
-    Raises:
-        RunError: the revision has no run, or the files are too large.
-    """
+    """Return the commit of a revision, and the files of the run in it."""
     info = hub.HfApi(library_name="xrayfast", library_version=__version__).model_info(
         repository, revision=asked, files_metadata=True
     )
@@ -154,11 +146,7 @@ def _list_files(hub: Any, repository: str, asked: str) -> tuple[str, list[str]]:
 
 
 def _from_cache(hub: Any, repository: str, asked: str, why: Exception) -> Downloaded:
-    """Return the earlier download of a run.
-
-    Raises:
-        RunError: there is none.
-    """
+    """Return the earlier download of a run."""
     try:
         path = _snapshot(hub, repository, asked, ALLOWED, local_files_only=True)
     except Exception as error:  # huggingface_hub's errors have no common class
@@ -224,11 +212,7 @@ _CLIENTS = ("huggingface_hub", "httpx", "requests", "hf_xet")
 
 
 def require_token() -> None:
-    """Raise an error if there is no login.
-
-    Raises:
-        ConfigError: there is no token.
-    """
+    """Raise a ConfigError if there is no login."""
     if not require_hub().get_token():
         raise ConfigError(
             "you are not logged in to the Hub. Run 'hf auth login', or set HF_TOKEN to a token with write access."

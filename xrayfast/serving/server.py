@@ -24,11 +24,7 @@ MAX_CONNECTIONS = 512
 
 
 def require_libraries() -> None:
-    """Raise an error if a package that the server needs is missing.
-
-    Raises:
-        ConfigError: a package is missing.
-    """
+    """Raise a ConfigError if a package that the server needs is missing."""
     with importing("serve needs a package that", "serve"):
         import python_multipart  # noqa: F401 - starlette imports it when the first file arrives
         import starlette  # noqa: F401

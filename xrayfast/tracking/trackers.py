@@ -219,11 +219,7 @@ def make_tracker(name: TrackerName) -> Tracker:
 
 
 def require_trackers(names: Sequence[TrackerName]) -> None:
-    """Raise an error if a tracker's package is not installed. No package is imported.
-
-    Raises:
-        ConfigError: a package is missing; the message says how to install it.
-    """
+    """Raise a ConfigError if a tracker's package is not installed; no package is imported."""
     for name in names:
         package = _TRACKERS[name][1]
         if importlib.util.find_spec(package) is None:

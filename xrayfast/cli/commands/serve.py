@@ -82,11 +82,7 @@ def serve(
 
 
 def _read_password() -> str:
-    """Read the password from the environment, or else from the terminal without showing it.
-
-    Raises:
-        ConfigError: there is no password, or it is too short.
-    """
+    """Read the password from the environment, or else from the terminal without showing it."""
     from xrayfast.errors import ConfigError
 
     given = os.environ.get(PASSWORD_VARIABLE, "")

@@ -31,11 +31,7 @@ _BLOCK = 2**20  # bytes that are read and checked at a time
 
 
 def write_columns(path: Path, magic: bytes, layout: Layout, columns: Columns) -> None:
-    """Write columns in the order of the layout, atomically.
-
-    Raises:
-        WriteError: the file can't be written.
-    """
+    """Write columns in the order of the layout, atomically."""
     lengths, parts, crc = [0] * _count(layout), [], 0
     for name, (which, kind) in layout.items():
         values = np.ascontiguousarray(columns[name], np.dtype(kind).base)

@@ -73,15 +73,6 @@ def key_or_none(path: str | Path) -> bytes | None:
         return None
 
 
-def decode_info(path: str | Path, window: str) -> ImageInfo:
-    """Decode a file and return its info alone.
-
-    Raises:
-        ReadError: the file can't be read.
-    """
-    return _read(path, window)[1]
-
-
 def decode_entry(path: str | Path, side: int, window: str) -> Entry:
     """Decode a file to a square, with the key that the file had both before and after decoding.
 
@@ -93,7 +84,7 @@ def decode_entry(path: str | Path, side: int, window: str) -> Entry:
         with contextlib.suppress(OSError, ValueError):
             _wait_for_tick(path)
         before = key_or_none(path)
-        pixels, info = _read(path, window)
+        pixels, info = read_with_info(path, window)
         if before is not None and before == key_or_none(path):
             return Entry(before, info, fit_square(pixels, side))
     found = f"changed {_TRIES} times while it was read"
@@ -154,16 +145,12 @@ def serve() -> None:
                 remember_states(states)
                 with contextlib.closing(decode_chunk(job, paths)) as outcomes:
                     for outcome in outcomes:
-                        reply("done", *_pack(outcome))
+                        info = asdict(outcome.info) if outcome.info else {}
+                        reply("done", outcome.problem, (outcome.key or b"").hex(), info)
             except (ConfigError, RemoteError, WriteError) as error:
                 reply("failed", type(error).__name__, str(error))
                 return
             reply("end")
-
-
-def _pack(outcome: Outcome) -> tuple[Any, ...]:
-    key, info = outcome.key or b"", outcome.info
-    return outcome.problem, key.hex(), asdict(info) if info else {}
 
 
 def unpack_outcome(path: str, problem: str | None, key: str, info: dict[str, Any]) -> Outcome:
@@ -192,7 +179,8 @@ def _flush(job: Job, entries: list[Entry]) -> None:
         write_shard(Path(job.folder or ""), job.side, written)
 
 
-def _read(path: str | Path, window: str) -> tuple[Pixels, ImageInfo]:
+def read_with_info(path: str | Path, window: str) -> tuple[Pixels, ImageInfo]:
+    """Return the pixels of a file, and its info; raise a ReadError if it can't be read."""
     image = read(path, window)
     height, width = image.pixels.shape
     digest = hashlib.blake2b(f"{height} {width} ".encode(), digest_size=16)

@@ -140,21 +140,13 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _folders(root: Path | None) -> list[Path]:
-    """Return the folders of cached images, of any version; no links.
-
-    Raises:
-        DataError: the folder that contains them can't be read.
-    """
+    """Return the folders of cached images, of any version; no links."""
     entries = _entries(cache_root(root) / _IMAGES_FOLDER)
     return [Path(e.path) for e in entries if _FOLDER.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, int, float]]:
-    """Yield path, size in bytes and modification time of the cache's own files in a folder; no links.
-
-    Raises:
-        DataError: the folder can't be read.
-    """
+    """Yield path, size in bytes and modification time of the cache's own files in a folder; no links."""
     for entry in _entries(folder):
         if not any(kind.fullmatch(entry.name) for kind in (_SHARD, _PASSING, _LASTING)):
             continue
@@ -165,11 +157,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, int, float]]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """List a folder; none if there is no such folder.
-
-    Raises:
-        DataError: it can't be read.
-    """
+    """List a folder; none if there is no such folder. Raise a DataError if it can't be read."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)

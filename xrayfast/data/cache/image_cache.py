@@ -19,7 +19,7 @@ from xrayfast.config import DataConfig
 from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.columns import Columns, Layout, read_columns, write_columns
 from xrayfast.data.cache.decode_pool import LockChunk, decode_all
-from xrayfast.data.cache.decode_worker import SHARD_BYTES, Job, Outcome, decode_info, key_or_none
+from xrayfast.data.cache.decode_worker import SHARD_BYTES, Job, Outcome, key_or_none, read_with_info
 from xrayfast.data.cache.file_keys import NO_KEY, FileKeys
 from xrayfast.data.cache.folders import COMPUTED_SUFFIX, image_folder, remove_abandoned
 from xrayfast.data.cache.index import FolderIndex
@@ -46,11 +46,7 @@ def open_images(config: DataConfig, side: int) -> DecodedImages:
 
 
 def require_readable(problems: Sequence[str], total: int) -> None:
-    """Raise DataError if any of `total` files can't be read; `problems` are the messages of `DecodedImages.build`.
-
-    Raises:
-        DataError: there are problems; the message lists the first of them.
-    """
+    """Raise a DataError if any of `total` files can't be read: `problems` are the messages of `DecodedImages.build`."""
     if problems:
         shown, more = problems[:_PROBLEMS], len(problems) - _PROBLEMS
         raise DataError(
@@ -121,11 +117,7 @@ class DecodedImages(ABC):
             return None
 
     def batch(self, paths: Sequence[str | Path]) -> Pixels:
-        """Return `image` of N paths: (N, side, side) uint8, writeable.
-
-        Raises:
-            ReadError: an image isn't cached and can't be read.
-        """
+        """Return `image` of N paths: (N, side, side) uint8, writeable."""
         squares: Pixels = np.empty((len(paths), self.side, self.side), np.uint8)
         self.fill(squares, paths)
         return squares
@@ -142,14 +134,10 @@ class DecodedImages(ABC):
             ReadError: the image hasn't been decoded before and can't be read.
         """
         key = key_or_none(path)
-        return (key and self._known_info(key)) or decode_info(path, self.window)
+        return (key and self._known_info(key)) or read_with_info(path, self.window)[1]
 
     def infos(self, paths: Iterable[str]) -> list[ImageInfo]:
-        """Return `info` of many files in their state at the last build, without looking them up again.
-
-        Raises:
-            ReadError: one wasn't built and can't be read.
-        """
+        """Return `info` of many files in their state at the last build, without looking them up again."""
         keys = ((path, self._built.find(path)) for path in paths)
         return [(key and self._known_info(key)) or self.info(path) for path, key in keys]
 

@@ -156,18 +156,13 @@ def write_shard(folder: Path, side: int, entries: Sequence[Entry]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"{folder}: can't be created ({error.strerror}); decoded images are cached there.") from error
-    with replace_atomically(path) as temporary:
-        _write(temporary, head, entries)
-    return path
-
-
-def _write(path: Path, head: bytes, entries: Sequence[Entry]) -> None:
-    with path.open("wb") as file:
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
         file.write(head)
         for entry in entries:
             file.write(np.ascontiguousarray(entry.square).data)
         file.flush()
         os.fsync(file.fileno())
+    return path
 
 
 def _make_head(side: int, entries: Sequence[Entry]) -> bytes:

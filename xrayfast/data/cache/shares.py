@@ -30,11 +30,7 @@ class Share:
 
     @classmethod
     def parse(cls, text: str) -> Share:
-        """Parse a text such as "3/8".
-
-        Raises:
-            ConfigError: the text is no such share.
-        """
+        """Parse a text such as "3/8"; raise a ConfigError if it is no such share."""
         match = _SHARE.fullmatch(text)
         share = cls(*map(int, match.groups())) if match else cls(0, 0)
         if not 1 <= share.number <= share.of <= MAX_SHARES:
@@ -49,11 +45,7 @@ class Share:
         return paths[(self.number - 1) * len(paths) // self.of : self.number * len(paths) // self.of]
 
     def record(self, folder: Path, paths: Sequence[str]) -> None:
-        """Record in the cache's folder that this share of `paths` is done.
-
-        Raises:
-            WriteError: the record can't be written.
-        """
+        """Record in the cache's folder that this share of `paths` is done."""
         write_text(folder / f"{_name(paths)}-{self.number}-of-{self.of}{DONE_SUFFIX}", "")
 
     def others_to_do(self, folder: Path, paths: Sequence[str]) -> list[int]:

@@ -7,8 +7,9 @@ detects and the 7,818 radiographs of three public collections; its docstring giv
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from itertools import islice
 from operator import eq, sub
 
 import numpy as np
@@ -22,7 +23,6 @@ from xrayfast.data.images.thumbnail import describe_thumbnail, is_one_strip
 
 LEAST_SIDE = 48
 """Least number of pixels of the shorter side of an image whose areas and lines are checked."""
-
 
 _SAMPLED, _COLUMNS = 64, 32  # rows and columns of a sample; fewest columns over which rows are compared
 
@@ -187,19 +187,11 @@ def describe_damage(pixels: Pixels) -> list[str]:
     if min(pixels.shape) < LEAST_SIDE:
         return []
     sample = _Sample(pixels)
-    notes = _first(_OF_NEIGHBORS, sample)
-    for detect in _OF_AREAS:
-        if note := detect(sample):
-            notes.append(note)
-    return notes or _first(_OF_WHOLE, sample)
 
+    def notes(detectors: Sequence[Callable[[_Sample], str]]) -> Iterator[str]:
+        return filter(None, (detect(sample) for detect in detectors))
 
-def _first(detectors: Sequence[Callable[[_Sample], str]], sample: _Sample) -> list[str]:
-    """Return the first note that a detector gives; none if no detector gives one."""
-    for detect in detectors:
-        if note := detect(sample):
-            return [note]
-    return []
+    return [*islice(notes(_OF_NEIGHBORS), 1), *notes(_OF_AREAS)] or [*islice(notes(_OF_WHOLE), 1)]
 
 
 # Detectors that compare neighboring pixels
@@ -673,10 +665,6 @@ def _find_spectrum(sample: _Sample) -> str:
     return Note.SPECTRUM() if found else ""
 
 
-def _find_outline(sample: _Sample) -> str:
-    return describe_outline(sample.bytes[0])
-
-
 def _find_circle(sample: _Sample) -> str:
     """Detect a circle that was cut out: the image is blank outside an ellipse, and not blank just inside it.
 
@@ -740,10 +728,6 @@ def _is_within(margins: Sequence[tuple[float, float]]) -> Bools:
     return above[:, None] & left
 
 
-def _find_thumbnail(sample: _Sample) -> str:
-    return describe_thumbnail(sample.center, sample.values, sample.variances[1] ** 0.5)
-
-
 def _find_white_around(sample: _Sample) -> str:
     """Detect a figure or a page: nine tenths of three lines at each edge are white.
 
@@ -756,7 +740,7 @@ def _find_white_around(sample: _Sample) -> str:
 
 _OF_WHOLE = (
     _find_few_levels, _find_equalized, _find_panel, _find_regular_steps, _find_composed, _find_symmetry, _find_spectrum,
-    _find_circle, _find_outline, _find_covered, _find_text, _find_thumbnail,
-    _find_white_around,
+    _find_circle, lambda sample: describe_outline(sample.bytes[0]), _find_covered, _find_text,
+    lambda sample: describe_thumbnail(sample.center, sample.values, sample.variances[1] ** 0.5), _find_white_around,
 )  # fmt: skip
 """Used if no other detector gives a note; only the first note of these is given."""

@@ -38,11 +38,7 @@ def require_image_file(path: Path) -> None:
 
 
 def require_image_bytes(path: Path, size: int) -> None:
-    """Refuse an image by its size in bytes.
-
-    Raises:
-        ReadError: 0 bytes, or more than MAX_BYTES.
-    """
+    """Raise a ReadError for an image of 0 bytes, or of more than MAX_BYTES."""
     if size == 0:
         raise ReadError(f"{path}: found an empty file; expected an image. Fetch the file again.")
     if size > MAX_BYTES:
@@ -50,11 +46,7 @@ def require_image_bytes(path: Path, size: int) -> None:
 
 
 def require_sensible_size(path: Path, width: int, height: int) -> None:
-    """Refuse images by their size in pixels, before they are decoded.
-
-    Raises:
-        ReadError: there are no pixels or more than MAX_PIXELS, or one side is more than MAX_ASPECT times the other.
-    """
+    """Raise a ReadError for no pixels, more than MAX_PIXELS, or one side more than MAX_ASPECT times the other."""
     if width < 1 or height < 1:
         raise ReadError(f"{path}: found {width} x {height} pixels; expected an image. Fetch the file again.")
     if width * height > MAX_PIXELS:
@@ -70,11 +62,7 @@ def require_sensible_size(path: Path, width: int, height: int) -> None:
 
 
 def require_few_scans(path: Path, codestream: bytes) -> None:
-    """Refuse a JPEG with so many scans that decoding would not end.
-
-    Raises:
-        ReadError: there are more than MAX_JPEG_SCANS start-of-scan markers.
-    """
+    """Raise a ReadError for a JPEG with so many scans, more than MAX_JPEG_SCANS, that decoding would not end."""
     scans = codestream.count(b"\xff\xda")
     if scans > MAX_JPEG_SCANS:
         raise ReadError(f"{path}: found a JPEG with {scans} scans; expected at most {MAX_JPEG_SCANS}. Save it again.")

@@ -162,9 +162,8 @@ def _to_gray(image: Image.Image, bits: int, notes: list[str]) -> Pixels:
     image.load()
     if lacks_last_rows(image):
         notes.append(Note.MISSING_ROWS())
-    upright = (
-        ImageOps.exif_transpose(image) if rotated and _is_rotated(image) else image
-    )  # exif_transpose would copy an upright image too
+    # exif_transpose would copy an upright image too.
+    upright = ImageOps.exif_transpose(image) if rotated and _is_rotated(image) else image
     if upright.mode in _HIGH_DEPTH_MODES:
         pixels = _scale_high_depth(upright, notes, inverted=inverted)
     else:

@@ -49,11 +49,7 @@ def parse_implications(rules: Iterable[str], labels: Iterable[str] = ()) -> dict
 
 
 def check_implications(closure: Mapping[str, frozenset[str]], labels: Iterable[str]) -> None:
-    """Refuse rules for labels that no image has; the labels that they imply may be new.
-
-    Raises:
-        DataError: the left side of a rule is neither a label of the data nor implied by one.
-    """
+    """Raise a DataError for rules for labels that no image has; the labels that they imply may be new."""
     names = set(labels)
     reachable = names.union(*(closure[left] for left in closure if left in names))
     for left in closure:

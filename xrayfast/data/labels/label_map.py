@@ -41,11 +41,7 @@ class LabelMap:
         return names | {normalize_label(synonym): label for synonym, label in self.synonyms.items()}
 
     def require_direction(self, known: Collection[str]) -> None:
-        """Refuse a map that renames one of the `known` labels of a run to a name that is not among them.
-
-        Raises:
-            ConfigFileError: the map does so; the message shows the line the right way round.
-        """
+        """Raise a ConfigFileError if the map gives one of a run's `known` labels a name that is not among them."""
         for synonym, label in self.synonyms.items():
             if find_spelling(synonym, known) and not find_spelling(label, known):
                 raise ConfigFileError(
@@ -76,11 +72,7 @@ class LabelMap:
 
 
 def names_in_map(path: Path | None) -> set[str]:
-    """Return all names in a label map, which are labels whatever they look like; none if there is no map.
-
-    Raises:
-        ConfigFileError: see `read_label_map`.
-    """
+    """Return all names in a label map, which are labels whatever they look like; none if there is no map."""
     synonyms = read_label_map(path).synonyms if path else {}
     return {*synonyms, *synonyms.values()}
 

@@ -201,11 +201,7 @@ def _natural(label: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def parse_delimited(text: str, delim: str) -> LabelSet:
-    """Return the distinct labels of a delimited text, in its order.
-
-    Raises:
-        DataError: see `clean_label`.
-    """
+    """Return the distinct labels of a delimited text, in its order."""
     return tuple(dict.fromkeys(clean_label(label) for label in text.split(delim)))
 
 

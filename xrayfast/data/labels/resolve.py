@@ -159,8 +159,7 @@ def _note_contradictions(labels: Sequence[str], matrix: Targets, where: Where) -
             )
             notes.append(
                 f"'{label}' contradicts {others} on {plural(int(both.sum()), 'image')}, which have both labels: both "
-                f"are kept. "
-                f"The first is {where(int(both.argmax()))}."
+                f"are kept. The first is {where(int(both.argmax()))}."
             )
     return notes
 

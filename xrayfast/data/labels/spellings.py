@@ -61,7 +61,7 @@ _SYNONYMS = (
     {"pneumothorax", "ptx", "collapsedlung"},
     {"effusion", "pleuralfluid", "hydrothorax"},
 )
-"""Integers of synonyms, as keys of `normalize_label`, that no rule on spelling finds."""
+"""Groups of synonyms, as keys of `normalize_label`, that no rule on spelling finds."""
 
 _NUMERALS = {
     **dict(zip(("zero", "one", "two", "three", "four", "five"), "012345", strict=True)),

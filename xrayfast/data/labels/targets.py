@@ -48,11 +48,7 @@ class RawLabels:
 
 
 def require_few_labels(labels: Collection[str]) -> None:
-    """Refuse so many labels that they would fill the memory, such as those of a column of file names.
-
-    Raises:
-        DataError: more than MAX_LABELS.
-    """
+    """Raise a DataError for labels that would fill the memory, such as those of a column of file names."""
     if len(labels) > MAX_LABELS:
         raise DataError(
             f"found {len(labels):,} labels ({shorten(labels)}); expected at most {MAX_LABELS:,}. Name the columns of "

@@ -417,11 +417,7 @@ def describe_label_columns(table: Table, columns: Columns) -> str:
 
 
 def require_column(table: Table, name: str) -> str:
-    """Return the column with this name, or with another spelling of it.
-
-    Raises:
-        DataError: there is none.
-    """
+    """Return the column with this name, or with another spelling of it; raise a DataError if there is none."""
     if found := find_spelling(name, table.columns):
         return found
     if unread := find_spelling(name, table.unread):

@@ -135,11 +135,7 @@ def _leave_out_again(records: ImageRecords, reasons: Mapping[str, str], config: 
 
 
 def _choose_views(records: ImageRecords, views: Literal["frontal", "lateral"]) -> ImageRecords:
-    """Keep the frontal images and those of unknown view, or only the lateral images.
-
-    Raises:
-        DataError: no image has a known view, or none has the wanted view.
-    """
+    """Keep the frontal images and those of unknown view, or only the lateral images."""
     kind_of = {view: kind_of_view(view) for view in set(records.views or ())}
     pairs = zip(records.views or [None] * len(records.names), records.names, strict=True)
     kinds = [kind_of.get(view, "") or view_in_name(name) for view, name in pairs]
@@ -280,11 +276,7 @@ def _note_folds(records: ImageRecords) -> list[str]:
 
 
 def _find_splits(records: ImageRecords, config: DataConfig) -> None:
-    """Set splits from folder names if there are none, or remove the data set's own splits if `ignore_split` is set.
-
-    Raises:
-        DataError: folder names give an image two splits.
-    """
+    """Set splits from folder names if there are none, or remove the data set's own splits if `ignore_split` is set."""
     (by_folder, note), nested = splits_from_folders(records.folders), describe_nested_splits(records.folders)
     named = _count_splits(records)
     if records.splits is None and by_folder is None and "train" in named and len({*named} - {""}) > 1:

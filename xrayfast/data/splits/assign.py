@@ -22,7 +22,6 @@ NO_PATIENTS = (
     "--patient-col COLUMN or --patient-col 'name:REGEX' keeps each patient in one split"
 )
 
-
 DRAWN = "Split drawn with seed"
 """The beginning of the note on a drawn split."""
 
@@ -65,7 +64,6 @@ def assign_splits(
         ConfigError: the fractions leave nothing to train on, `fold` is set without `folds` or exceeds it, or there are
             folds although the validation split is given.
     """
-    notes: list[str] = []
     held_out: set[Split | None] = set(given) - {None, "train"}
     test = 0.0 if "test" in held_out else config.test_fraction
     valid = 0.0 if "valid" in held_out else config.valid_fraction
@@ -74,9 +72,7 @@ def assign_splits(
         return _extend_splits(given, positives, groups, test, config, unit)
     drawn = np.array([split in (None, "train") for split in given], np.bool_)
     if not (test or valid):
-        return SplitAssignment(
-            TextColumn.of(split or "train" for split in given), np.zeros(len(drawn), np.bool_), notes
-        )
+        return SplitAssignment(TextColumn.of(split or "train" for split in given), np.zeros(len(drawn), np.bool_), [])
     pool = np.flatnonzero(drawn)
     names = np.array([split or "train" for split in given], "<U5")
     names[pool] = draw_splits(positives[pool], None if groups is None else groups[pool], valid, test, config)
@@ -87,8 +83,8 @@ def assign_splits(
         *([f"{test:.0%} test"] if test else []),
     ]
     later = "" if config.folds else " To keep this split when images are added, pass its split.csv to --split-file."
-    notes.append(f"{DRAWN} {config.split_seed}: {' and '.join(shares)}, {by}.{later}")
-    return SplitAssignment(_to_column(names), drawn, notes)
+    note = f"{DRAWN} {config.split_seed}: {' and '.join(shares)}, {by}.{later}"
+    return SplitAssignment(_to_column(names), drawn, [note])
 
 
 def assign_folds(
@@ -162,8 +158,7 @@ def _extend_splits(
         f"The split file's splits are kept for {plural(counts.total(), 'image')}. Images missing from it: "
         f"{int((drawn & ~free).sum())} joined the split of their {unit.partition(',')[0]}, {int(free.sum())} assigned "
         f"with seed {config.split_seed} ({dealt}) to bring the whole data set as close as possible to {aim}, "
-        f"stratified "
-        f"by label, {_describe_unit(groups, unit)}. To draw all splits anew, leave out --split-file."
+        f"stratified by label, {_describe_unit(groups, unit)}. To draw all splits anew, leave out --split-file."
     )
     return SplitAssignment(_to_column(names), drawn, [note])
 

@@ -193,7 +193,7 @@ def _assign_in_order(
 
 
 class _Moves:
-    """Integers that are moved between splits after the assignment.
+    """Groups that are moved between splits after the assignment.
 
     Attributes:
         place: (G,) the split of each group.

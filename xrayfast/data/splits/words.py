@@ -74,11 +74,7 @@ def note_split_words(cells: Iterable[str]) -> list[str]:
 
 
 def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str]) -> list[Split]:
-    """Return the splits that a column's cells stand for.
-
-    Raises:
-        DataError: a cell stands for none; the message begins with `where(i)`.
-    """
+    """Return the splits that a column's cells stand for; raise a DataError, with `where(i)`, if one stands for none."""
     texts = TextColumn.of(cells)
     split_of = parse_split_words(texts.texts)
     if unknown := {cell: n for cell, n in texts.counts().items() if cell not in split_of}:

@@ -94,11 +94,7 @@ def stat_path(path: str) -> os.stat_result:
 
 
 def is_folder(path: str) -> bool:
-    """Whether a path can be listed: a folder, an archive, or a prefix of object names that ends at a '/'.
-
-    Raises:
-        ReadError, RemoteError: see `state_of`.
-    """
+    """Whether a path can be listed: a folder, an archive, or a prefix of object names that ends at a '/'."""
     if not is_remote(path) and os.path.isdir(path):  # noqa: PTH112 - called for each folder of a table
         return True
     text = canonical(path)

@@ -44,6 +44,10 @@ these files are cached with its index, because requesting each costs more than r
 
 _FORMAT = 2
 _DEFLATED, _UTF8 = 8, 0x800
+_DAMAGED = (
+    *(OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(ValueError, OverflowError, RecursionError, NotImplementedError, struct.error),
+)
 
 
 class Member(NamedTuple):
@@ -70,10 +74,8 @@ def is_zip(path: str) -> bool:
 
 def unpacks(path: str) -> str:
     """Return the compression of a tar according to its suffix; "" if it is not compressed."""
-    suffix = path.lower().rpartition(".")[2]
-    return {"gz": "gzip", "tgz": "gzip", "bz2": "bzip2", "tbz": "bzip2", "tbz2": "bzip2", "xz": "xz", "txz": "xz"}.get(
-        suffix, ""
-    )
+    kinds = {"gz": "gzip", "tgz": "gzip", "bz2": "bzip2", "tbz": "bzip2", "tbz2": "bzip2", "xz": "xz", "txz": "xz"}
+    return kinds.get(path.lower().rpartition(".")[2], "")
 
 
 def open_unpacked(path: str, packed: BinaryIO) -> BinaryIO:
@@ -139,10 +141,11 @@ def _read_index(path: str, state: State, open_stream: Callable[[], BinaryIO]) ->
                 members[name] = member
     except XrayfastError:
         raise
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-        raise _damaged(path, error) from error
-    except (ValueError, OverflowError, RecursionError, NotImplementedError, struct.error) as error:
-        raise _damaged(path, error) from error
+    except _DAMAGED as error:
+        raise ReadError(
+            f"{path}: can't be read as an archive ({type(error).__name__}); expected a complete archive of the type "
+            "that its suffix says. Download it again."
+        ) from error
     _require_no_file_as_folder(path, members)
     return Index(members, texts)
 
@@ -150,13 +153,6 @@ def _read_index(path: str, state: State, open_stream: Callable[[], BinaryIO]) ->
 def _too_many(path: str) -> ReadError:
     return ReadError(
         f"{path}: found more than {MAX_MEMBERS:,} files; expected at most that many. Split the archive into several."
-    )
-
-
-def _damaged(path: str, error: Exception) -> ReadError:
-    return ReadError(
-        f"{path}: can't be read as an archive ({type(error).__name__}); expected a complete archive of the type that "
-        "its suffix says. Download it again."
     )
 
 
@@ -178,10 +174,8 @@ def _zip_members(path: str, stream: BinaryIO) -> Iterator[tuple[str, Member]]:
                     f"{path}: {name} is compressed with method {info.compress_type}; expected stored or deflated. "
                     "Make the archive again with zip."
                 )
-            yield (
-                name,
-                Member(info.header_offset, info.file_size, info.compress_size, info.compress_type, info.CRC),
-            )
+            numbers = info.header_offset, info.file_size, info.compress_size, info.compress_type, info.CRC
+            yield name, Member(*numbers)
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:

@@ -20,9 +20,6 @@ def near_names(path: str | Path) -> str:
     """Return a sentence, to append to others, with the existing names most similar to a missing file or folder.
 
     In an archive, the other names follow. Returns "" if there are none, or if a bucket would have to be listed.
-
-    Raises:
-        ReadError, RemoteError: see `state_of`.
     """
     missing = to_path(canonical(path))
     while not is_remote(missing.parent) and missing.parent != missing and not missing.parent.is_dir():

@@ -48,11 +48,7 @@ Decoder: TypeAlias = Callable[[bytes, PixelLayout], StoredPixels]
 
 
 def require_decoder(path: Path, syntax: str) -> Decoder:
-    """Return the decoder for a transfer syntax.
-
-    Raises:
-        ReadError: `DECODERS` has none for it.
-    """
+    """Return the decoder for a transfer syntax; raise a ReadError if `DECODERS` has none."""
     if syntax not in DECODERS:
         raise ReadError(
             f"{path}: found {_syntax_name(syntax)}, which is not supported. Convert it, for example with dcmconv."

@@ -65,11 +65,10 @@ def read_layout(file: DicomFile) -> PixelLayout:
         raise ReadError(f"{path}: found {found}; expected up to 16, starting at bit 0. Convert it.")
     photometric = elements.text("PhotometricInterpretation").upper()
     if photometric not in _PHOTOMETRIC.get(samples, ()):
-        found = (
-            f"{samples} samples per pixel and a Photometric Interpretation that does not match them, or is not "
-            "supported"
+        raise ReadError(
+            f"{path}: found {samples} samples per pixel and a Photometric Interpretation that does not match them, or "
+            f"is not supported; expected {', '.join((*GRAY, PALETTE, *COLOR))}. Convert it."
         )
-        raise ReadError(f"{path}: found {found}; expected {', '.join((*GRAY, PALETTE, *COLOR))}. Convert it.")
     signed = _integer(elements, "PixelRepresentation", 0) == 1
     by_plane = _integer(elements, "PlanarConfiguration", 0) == 1
     return PixelLayout(
@@ -78,11 +77,7 @@ def read_layout(file: DicomFile) -> PixelLayout:
 
 
 def require_one_frame(file: DicomFile) -> None:
-    """Refuse objects without an image, or with several images.
-
-    Raises:
-        ReadError: the object is of another kind, has no integer Pixel Data, or has more than one frame.
-    """
+    """Raise a ReadError for an object of another kind, without integer Pixel Data, or with several frames."""
     from pydicom.uid import UID
 
     path, elements = file.elements.path, file.elements

@@ -35,9 +35,7 @@ class Header:
     patient: str = ""  # the identifier; "" if there is none
     study: str = ""  # the Study Instance UID; "" if there is none
     sex: str = ""  # "F", "M" or ""
-    age: float = (
-        math.nan
-    )  # in years; NaN if it is implausible, or neither it nor the dates of birth and study are known
+    age: float = math.nan  # in years; NaN if implausible, or if neither it nor the dates of birth and study are known
     issuer: str = ""  # who gave the patient's identifier; "" if that is not said
     view: str = ""  # the View Position, such as "PA" or "LL", else that in codes and descriptions; "" if there is none
     further: Mapping[str, str] = field(default_factory=dict)  # other elements by which images may belong together
@@ -61,9 +59,8 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
         with open_binary(path) as stream, silence_pydicom():
             if not is_dicom(stream.read(HEAD_BYTES)):
                 return None
-            elements = open_dicom(
-                path, stream, [*_KEYWORDS, *_FURTHER, *_COMPARED, patient_keyword], to_pixels=False
-            ).elements
+            keywords = [*_KEYWORDS, *_FURTHER, *_COMPARED, patient_keyword]
+            elements = open_dicom(path, stream, keywords, to_pixels=False).elements
             return Header(
                 patient=elements.text(patient_keyword),
                 study=elements.text("StudyInstanceUID"),

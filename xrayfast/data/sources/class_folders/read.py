@@ -176,11 +176,7 @@ def _note_files(found: _ClassFiles, root: Path) -> None:
 
 
 def read_folder_groups(root: Path, config: DataConfig) -> dict[str, str]:
-    """Return the folders above each image's class folder, without split folders, by image name; "" if there are none.
-
-    Raises:
-        DataError, ConfigError: see `read_class_folders`.
-    """
+    """Return the folders above each image's class folder, without split folders, by image name; "" for none."""
     level, _ = choose_class_level(root, config)
     names = read_class_folders(root, config).names
     splits = parse_split_folders(part for name in names for part in name.split("/")[:-1])

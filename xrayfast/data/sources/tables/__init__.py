@@ -16,11 +16,7 @@ def is_table(name: str) -> bool:
 
 
 def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table:
-    """Read a text file, or a columnar file or folder, depending on its name: see `read_delimited`, `read_columnar`.
-
-    Raises:
-        DataError: it can't be read.
-    """
+    """Read a text file, or a columnar file or folder, depending on its name: see `read_delimited`, `read_columnar`."""
     return read_columnar(file) if is_columnar(file) or file.is_dir() else read_delimited(file, headerless)
 
 

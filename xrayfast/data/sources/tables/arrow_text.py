@@ -39,11 +39,7 @@ def describe_unread(kind: Any) -> str:
 
 
 def to_column(cells: Any, class_names: Sequence[str] | None = None) -> TextColumn:
-    """Convert a chunked Arrow array to text; class numbers become the given names, and -1 becomes "".
-
-    Raises:
-        DataError: a class number has no name.
-    """
+    """Convert a chunked Arrow array to text; class numbers become the given names, and -1 becomes ""."""
     if _is_list(cells.type):
         return _lists_to_column(cells, class_names)
     from pyarrow import types

@@ -92,11 +92,7 @@ def clean_text(text: str) -> str:
 
 
 def require_columns(file: Path, header: Sequence[str]) -> None:
-    """Raise an error if the column names rule out a table of labels.
-
-    Raises:
-        DataError: there are too many columns, or two of the same name.
-    """
+    """Raise a DataError if there are too many columns for a table of labels, or two of the same name."""
     if len(header) > MAX_COLUMNS:
         raise DataError(f"{file}: found {len(header):,} columns; expected at most {MAX_COLUMNS:,}. Leave some out.")
     if twice := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
