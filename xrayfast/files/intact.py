@@ -23,11 +23,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 def known_digests(path: Path) -> list[str]:
-    """Return the recorded checksums of a file's versions, the present version last; [] if none are recorded.
-
-    Raises:
-        RunError: `checksums.txt` can't be read.
-    """
+    """Return the recorded checksums of a file's versions, the present version last; [] if none are recorded."""
     checksums = path.parent / CHECKSUMS
     lines = read_text(checksums, "checksums").split("\n") if checksums.is_file() else []
     return [found[1] for line in lines if (found := _LINE.search(line)) and found[2] == path.name]

@@ -177,11 +177,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def named_errors(name: str, asked: str) -> Iterator[None]:
-    """Replace huggingface_hub's errors by this package's.
-
-    Raises:
-        RunError: the repository or revision does not exist or this login has no access, or the server or network fails.
-    """
+    """Replace huggingface_hub's errors, on access, the network and the server, by a RunError."""
     require_hub()
     from huggingface_hub import errors
 

@@ -74,12 +74,7 @@ def key_or_none(path: str | Path) -> bytes | None:
 
 
 def decode_entry(path: str | Path, side: int, window: str) -> Entry:
-    """Decode a file to a square, with the key that the file had both before and after decoding.
-
-    Raises:
-        ReadError: the file can't be read, or keeps changing.
-        ConfigError: invalid window.
-    """
+    """Decode a file to a square, with the key that the file had both before and after decoding."""
     for _ in range(_TRIES):
         with contextlib.suppress(OSError, ValueError):
             _wait_for_tick(path)
@@ -94,13 +89,7 @@ def decode_entry(path: str | Path, side: int, window: str) -> Entry:
 
 
 def decode_chunk(job: Job, paths: Sequence[str]) -> Generator[Outcome, None, None]:
-    """Decode files and write shards; however the generator ends, what it decoded is written.
-
-    Raises:
-        ConfigError: invalid window, or a package that remote storage needs is missing.
-        RemoteError: remote storage can't be read.
-        WriteError: a shard can't be written.
-    """
+    """Decode files and write shards; however the generator ends, what it decoded is written."""
     entries: list[Entry] = []
     limit = max(1, SHARD_BYTES // job.side**2)
     written = time.monotonic()

@@ -99,11 +99,7 @@ class FolderIndex:
             self._drop(closed)
 
     def save(self, unlisted: int | None = None) -> None:
-        """Renew the file if it lacks more than `unlisted` shards, by default as described at `_SHARDS_UNLISTED`.
-
-        Raises:
-            WriteError: the file can't be written; the old one stays.
-        """
+        """Renew the file if it lacks more than `unlisted` shards, by default as described at `_SHARDS_UNLISTED`."""
         names = self._names()
         most = max(_SHARDS_UNLISTED, len(self._listed) // 10) if unlisted is None else unlisted
         if len(names - self._listed) > most:

@@ -145,11 +145,7 @@ def count_images(path: Path) -> int:
 
 
 def write_shard(folder: Path, side: int, entries: Sequence[Entry]) -> Path:
-    """Write a new shard of 1 to 65,535 images, atomically.
-
-    Raises:
-        WriteError: the shard can't be written; nothing is left of it.
-    """
+    """Write a new shard of 1 to 65,535 images, atomically."""
     path = folder / (secrets.token_hex(8) + SHARD_SUFFIX)
     head = _make_head(side, entries)
     try:

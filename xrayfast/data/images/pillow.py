@@ -62,11 +62,7 @@ _HELD = 0.995
 
 
 def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
-    """Decode an open file as `reader.read` documents.
-
-    Raises:
-        ReadError: the file is no image that Pillow reads, damaged, truncated, or over a limit.
-    """
+    """Decode an open file as `reader.read` documents."""
     notes: list[str] = []
     try:
         with warnings.catch_warnings(record=True) as caught:

@@ -149,9 +149,6 @@ def read_further_columns(file: Path, root: Path, config: DataConfig, names: Sequ
     """Read further columns of the table as cells by column and then by image name, stripped and "" if missing.
 
     If an image has several rows, its first row counts.
-
-    Raises:
-        DataError: the table can't be read, or lacks a column.
     """
     table, spec = read_dataset_table(file)
     cells = {name: table.columns[require_column(table, name)] for name in names}

@@ -1,4 +1,8 @@
-"""Return state, content and folders of files of any kind by path: plain, in an archive, or remote."""
+"""Return state, content and folders of files of any kind by path: plain, in an archive, or remote.
+
+All functions raise OSError for a file that does not exist or can't be reached, ReadError for one that is too large, or
+in an archive that is damaged or hostile, and RemoteError if remote storage can't be read.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +54,7 @@ _trees: dict[str, tuple[Mapping[str, State], _Tree]] = {}
 
 
 def state_of(path: str | Path) -> State:
-    """Return the state of a file or folder.
-
-    Raises:
-        OSError: it does not exist, or can't be reached.
-        ReadError: the archive that contains it is damaged or hostile.
-        RemoteError: the remote storage can't be read.
-    """
+    """Return the state of a file or folder."""
     text = os.fspath(path)
     if not is_remote(text):
         try:
@@ -82,7 +80,7 @@ def state_of(path: str | Path) -> State:
 
 
 def stat_path(path: str) -> os.stat_result:
-    """Return the state of a file as from `os.stat`, with times of 0 unless it is a plain file. Raises as `state_of`."""
+    """Return the state of a file as from `os.stat`, with times of 0 unless it is a plain file."""
     if not is_remote(path):
         try:
             return os.stat(path)  # noqa: PTH116
@@ -105,7 +103,7 @@ def is_folder(path: str) -> bool:
 
 
 def is_file(path: str) -> bool:
-    """Whether a path is that of a file. Raises as `is_folder`."""
+    """Whether a path is that of a file."""
     try:
         return stat.S_ISREG(stat_path(path).st_mode)
     except XrayfastError:
@@ -115,12 +113,7 @@ def is_file(path: str) -> bool:
 
 
 def list_folder(folder: str | Path) -> list[Entry]:
-    """Return the entries of anything that is a folder by `is_folder`, sorted by name.
-
-    Raises:
-        OSError: it does not exist, or can't be read.
-        ReadError, RemoteError: see `state_of`.
-    """
+    """Return the entries of anything that is a folder by `is_folder`, sorted by name."""
     text = os.fspath(folder)
     if not is_remote(text):
         try:
@@ -146,13 +139,7 @@ def _entries(text: str) -> Sequence[VirtualEntry] | None:
 
 
 def open_binary(path: str | Path) -> BinaryIO:
-    """Return a stream of a file's content, which is in memory unless the file is plain.
-
-    Raises:
-        OSError: it does not exist, or can't be read.
-        ReadError: it is larger than `MAX_MEMBER`, or damaged; see also `state_of`.
-        RemoteError: the remote storage can't be read.
-    """
+    """Return a stream of a file's content, which is in memory unless the file is plain."""
     text = os.fspath(path)
     if not is_remote(text):
         try:

@@ -2,6 +2,7 @@
 
 Nothing is unpacked to disk. Members are read by their offset in the archive. In a compressed tar, reaching an offset
 means decompressing everything before it, so its members are best read in order, and each worker decompresses it once.
+A ReadError says that an archive is damaged or hostile (see `indexes.build_index`), or that a member is too large.
 """
 
 from __future__ import annotations
@@ -49,12 +50,7 @@ class Archive:
         }
 
     def read(self, name: str) -> bytes:
-        """Return the content of a member.
-
-        Raises:
-            ReadError: it is too large, damaged, or not compressed with deflate.
-            RemoteError: the remote storage can't be read.
-        """
+        """Return the content of a member."""
         if name in self.texts:
             return self.texts[name].encode()
         member, where = self.members[name], f"{self.path}/{name}"
@@ -104,13 +100,7 @@ _archives: dict[str, Archive] = {}
 
 
 def open_archive(path: str) -> Archive:
-    """Return the archive at a path in its present state; its members are listed once per state.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ReadError: it is damaged or hostile: see `indexes.build_index`.
-        RemoteError: the remote storage can't be read.
-    """
+    """Return the archive at a path in its present state; its members are listed once per state."""
     state = archive_state(path)
     known = _archives.get(path)
     if known is None or known.state != state:
@@ -119,7 +109,7 @@ def open_archive(path: str) -> Archive:
 
 
 def archive_state(path: str) -> State:
-    """Return the state of an archive as a file. Raises as `open_archive`."""
+    """Return the state of an archive as a file."""
     if is_remote(path):
         return remote.state_of(path)
     return plain_state(os.stat(path))  # noqa: PTH116 - called for each image of each epoch

@@ -1,5 +1,6 @@
 """Access objects in remote buckets through fsspec: their state, content and folders.
 
+All functions raise FileNotFoundError for an object that does not exist, and RemoteError if the storage can't be read.
 Transient errors are retried. Messages never quote what a server or its package says about an error, because that may
 contain a signed address or a header; they give only the kind and number of the error.
 """
@@ -49,12 +50,7 @@ _folders: dict[str, dict[str, State]] = {}
 
 
 def state_of(url: str) -> State:
-    """Return the state of an object, requested once per process. A file on the web is assumed not to change.
-
-    Raises:
-        FileNotFoundError: there is none.
-        RemoteError: the remote storage can't be read.
-    """
+    """Return the state of an object, requested once per process. A file on the web is assumed not to change."""
     if is_web_address(url):
         return State(-1, "")
     if url not in _states:
@@ -64,23 +60,12 @@ def state_of(url: str) -> State:
 
 
 def read(url: str, start: int, stop: int) -> bytes:
-    """Return the bytes of an object from `start` to `stop`, or to its end if that is earlier.
-
-    Raises:
-        FileNotFoundError: there is none.
-        RemoteError: the remote storage can't be read.
-    """
+    """Return the bytes of an object from `start` to `stop`, or to its end if that is earlier."""
     return bytes(attempt(url, lambda: _open(url, lambda fs, path: fs.cat_file(path, start=start, end=stop))))
 
 
 def read_whole(url: str, limit: int) -> bytes:
-    """Return the content of an object.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ReadError: it has more bytes than the limit, or its size has changed.
-        RemoteError: the remote storage can't be read.
-    """
+    """Return the content of an object; raise a ReadError if it has more bytes than the limit, or has changed."""
     expected = state_of(url).size
     if expected > limit:
         raise ReadError(f"{url}: found {expected:,} bytes; expected at most {limit:,}. Leave this file out.")
@@ -106,9 +91,6 @@ def list_files(url: str) -> tuple[str, Mapping[str, State]]:
     """Return the address of a listed folder that is `url` or contains it, and the folder's objects by relative path.
 
     A folder is listed once per process, until `forget`.
-
-    Raises:
-        RemoteError: the remote storage can't be listed; the web never can.
     """
     for folder, listed in _folders.items():
         if url == folder or url.startswith(f"{folder}/"):
@@ -150,12 +132,7 @@ def remember_states(states: Mapping[str, tuple[int, str]]) -> None:
 
 
 def open_stream(url: str) -> BinaryIO:
-    """Return a seekable stream of an object, read ahead in blocks.
-
-    Raises:
-        FileNotFoundError: there is none.
-        RemoteError: the remote storage can't be read; later reads raise it too.
-    """
+    """Return a seekable stream of an object, read ahead in blocks."""
     stream = attempt(url, lambda: _open(url, lambda fs, path: fs.open(path, "rb")))
     if not isinstance(getattr(stream, "size", None), int):
         raise RemoteError(

@@ -7,5 +7,5 @@
 4. `render`: `decode_dicom`, which does all of this; modality LUT or rescale (tables in `lut`), padding, color.
 5. `windowing`: chooses and applies the window or VOI LUT.
 
-`metadata` reads patient and study from the header alone.
+`metadata` reads patient and study from the header alone. All raise ReadError for a file that can't be read.
 """

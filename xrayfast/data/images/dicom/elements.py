@@ -58,11 +58,7 @@ class Elements:
         return bool(self.dataset.original_encoding[1])
 
     def get(self, keyword: str) -> Any:
-        """Return a converted value; None if it is absent or empty.
-
-        Raises:
-            ReadError: the value is too long, or can't be converted.
-        """
+        """Return a converted value; None if it is absent or empty."""
         from pydicom.datadict import tag_for_keyword
 
         tag = cast(int, tag_for_keyword(keyword))

@@ -49,11 +49,7 @@ class PixelLayout:
 
 
 def read_layout(file: DicomFile) -> PixelLayout:
-    """Read the layout from a header with `LAYOUT_KEYWORDS`.
-
-    Raises:
-        ReadError: an element is missing, or a size, bit depth or color model is not supported.
-    """
+    """Read the layout from a header with `LAYOUT_KEYWORDS`."""
     path, elements = file.elements.path, file.elements
     rows, columns = _integer(elements, "Rows"), _integer(elements, "Columns")
     require_sensible_size(path, columns, rows)

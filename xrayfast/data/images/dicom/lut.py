@@ -39,9 +39,6 @@ def read_lut(elements: Elements, prefix: str, signed: bool) -> Lut:
         elements: with `{prefix}Descriptor` and `{prefix}Data`.
         prefix: of the keywords, such as "LUT".
         signed: whether the values looked up can be negative; the first value has their sign.
-
-    Raises:
-        ReadError: the descriptor or the data are missing, short or malformed.
     """
     descriptor, data = elements.numbers(f"{prefix}Descriptor"), elements.get(f"{prefix}Data")
     if len(descriptor) != 3 or data is None:

@@ -116,9 +116,6 @@ class DicomFile:
         Args:
             expected: its length if it is uncompressed, which limits how much of a deflated file is inflated.
             of_bytes: whether samples are single bytes, which are swapped in big-endian words.
-
-        Raises:
-            ReadError: the value is truncated, or compressed although the transfer syntax says otherwise.
         """
         path, (implicit, little) = self.elements.path, self.elements.dataset.original_encoding
         dataset = _parse_elements(
@@ -142,9 +139,6 @@ def open_dicom(path: Path, stream: BinaryIO, keywords: Iterable[str], to_pixels:
     """Parse the header of a DICOM file, and keep the elements of the keywords.
 
     It is parsed up to the pixels, or without `to_pixels` only up to the last of the keywords.
-
-    Raises:
-        ReadError: the header can't be parsed, or has far too many elements.
     """
     from pydicom.datadict import tag_for_keyword
 

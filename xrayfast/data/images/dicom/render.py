@@ -108,12 +108,7 @@ _SHOWN = 16  # letters of a header value in a note; the standard allows no more
 
 
 def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiograph:
-    """Decode an open DICOM file as `reader.read` documents.
-
-    Raises:
-        ReadError: the file has no image, several frames or an encoding that is not supported, or it is truncated,
-            damaged or too large.
-    """
+    """Decode an open DICOM file as `reader.read` documents."""
     with silence_pydicom() as caught, np.errstate(all="ignore"):
         try:
             file = open_dicom(path, stream, _KEYWORDS)

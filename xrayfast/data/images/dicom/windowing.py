@@ -90,9 +90,6 @@ def read_voi_transforms(elements: Elements, signed: bool) -> tuple[list[VoiTrans
     """Return the header's VOI LUTs, then its windows, and notes on invalid ones.
 
     `signed` is whether the values after the modality transform can be negative.
-
-    Raises:
-        ReadError: a VOI LUT or window is damaged.
     """
     items = enumerate(elements.items("VOILUTSequence"), start=1)
     luts = [VoiTransform(Note.VOI_LUT(number), read_lut(item, "LUT", signed).to_unit) for number, item in items]

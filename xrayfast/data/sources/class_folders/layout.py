@@ -49,12 +49,7 @@ class Layout:
 
 
 def detect_layout(config: DataConfig) -> Layout:
-    """Decide what to read from the config's source, a folder or a table in one, and its label table if it names one.
-
-    Raises:
-        DataError: nothing can be read, or there are several tables.
-        RemoteError: remote storage can't be read.
-    """
+    """Decide what to read from the config's source, a folder or a table in one, and its label table if it names one."""
     source, labels = config.source, config.labels
     if labels is None and is_saved_dataset(source):
         labels = source

@@ -258,9 +258,6 @@ def build_table(file: Path, names: Sequence[str], rows: Iterable[Sequence[str]],
     """Build a table from N rows with as many cells as there are column names; columns without a name are dropped.
 
     `numbers` are the N row numbers as an editor shows them, and may be filled while the rows are read.
-
-    Raises:
-        DataError: there are more distinct cells than fit into memory.
     """
     columns, most = [TextCollector() for _ in names], _free_memory() // _MEMORY_PER_TEXT
     remaining = iter(rows)
