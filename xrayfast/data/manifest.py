@@ -298,7 +298,9 @@ def open_manifest(
         DataError: the images, labels, corrections or splits can't be used; the message says where and what to do.
         ConfigError: options contradict each other or the layout.
     """
-    _require_one_split_option(config)
+    options = [name for name in ("ignore_split", "split_file", "split_col") if getattr(config, name)]
+    if len(options) > 1:
+        raise ConfigError(f"found both {options[0]} and {options[1]}; expected one. Leave out one of the two.")
     idle = check_effects(config)
     records, config = read_source(config, known_labels, leave_out)
     labels = resolve_labels(records.labels, config, records.where, keep_absent=not to_train, known=known_labels)
@@ -333,13 +335,6 @@ def open_manifest(
         tuple(corrections),
         identities,
     )
-
-
-def _require_one_split_option(config: DataConfig) -> None:
-    """Raise an error if several options say where splits come from."""
-    options = [name for name in ("ignore_split", "split_file", "split_col") if getattr(config, name)]
-    if len(options) > 1:
-        raise ConfigError(f"found both {options[0]} and {options[1]}; expected one. Leave out one of the two.")
 
 
 def _given_splits(

@@ -20,23 +20,25 @@ _SWITCHES = {"correct_prior", "random_folds"}
 _NOT_OURS = {"nproc-per-node"}
 """Flags of torchrun."""
 
-_FUNCTIONS = {
-    "check": "check",
-    "compare": "compare",
+_SAME_NAME = (
+    "check",
+    "compare",
+    "evaluate",
+    "export",
+    "fit",
+    "interpret",
+    "predict",
+    "push",
+    "review",
+    "split",
+    "synth",
+)
+_FUNCTIONS = dict(zip(_SAME_NAME, _SAME_NAME, strict=True)) | {
     "cross-validate": "cross_validate",
     "cross-validate --join": "join_folds",
     "cross-validate --resume": "resume_cross_validation",
-    "evaluate": "evaluate",
-    "export": "export",
-    "fit": "fit",
     "fit --resume": "resume",
-    "interpret": "interpret",
     "lr-find": "find_lr",
-    "predict": "predict",
-    "push": "push",
-    "review": "review",
-    "split": "split",
-    "synth": "synth",
 }
 """Commands that messages name, and the functions that do the same in Python; messages write them as `xf.NAME`."""
 

@@ -219,18 +219,9 @@ def describe_wrong_value(name: str, value: Any, problems: Sequence[Any], also: s
     `also` is what else is accepted.
     """
     expected = join_alternatives(dict.fromkeys(map(expectation, problems)))
-    words = [words_of(problem["ctx"]["expected"]) for problem in problems if problem["type"] == "literal_error"]
-    hint = did_you_mean(str(value), words[0]) if words else ""
+    allowed = [problem["ctx"]["expected"] for problem in problems if problem["type"] == "literal_error"]
+    hint = did_you_mean(str(value), allowed[0].split("'")[1::2]) if allowed else ""  # of "'auto', 'ce' or 'focal'"
     return f"{name} is {show(value)}; expected {expected}{also}.{hint}"
-
-
-def words_of(expected: str) -> list[str]:
-    """Return the words in pydantic's list of allowed values.
-
-    >>> words_of("'auto', 'ce' or 'focal'")
-    ['auto', 'ce', 'focal']
-    """
-    return expected.split("'")[1::2]
 
 
 def as_python(value: Any) -> Any:

@@ -72,7 +72,11 @@ def handling_signals(handler: Callable[[int, FrameType | None], None] = raise_st
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS if main}
     recording = handler is not raise_stopped  # takes over within a block of `interrupting`, to stop less abruptly
-    interrupting = [number for number, found in before.items() if recording and _interrupts(found)]
+    interrupting = [
+        number
+        for number, found in before.items()
+        if recording and getattr(found, "__func__", None) is StopRequest._interrupt
+    ]
     ours = [*interrupting, *(number for number, found in before.items() if found in replaced)]
     block = object()
     _BLOCKS.append(block)
@@ -84,11 +88,6 @@ def handling_signals(handler: Callable[[int, FrameType | None], None] = raise_st
         _BLOCKS.remove(block)
         for number in ours:
             signal.signal(number, before[number])
-
-
-def _interrupts(handler: object) -> bool:
-    """Whether a handler is that of `StopRequest.interrupting`."""
-    return getattr(handler, "__func__", None) is StopRequest._interrupt
 
 
 def leave_signals_to_parent(numbers: tuple[int, ...] = STOP_SIGNALS) -> None:

@@ -30,6 +30,7 @@ Words: TypeAlias = npt.NDArray[np.uint64]
 """(N, 2) keys, each as two words of 8 bytes."""
 
 _MAGIC = b"xrayidx1"
+_RATIO = 4  # least ratio of the lengths of a table and the next one
 _LAYOUT: Layout = {"names": (1, "<u8"), "high": (0, "<u8"), "low": (0, "<u8"), "shard": (0, "<u4"), "row": (0, "<u2")}
 
 _SHARDS_UNLISTED = 256
@@ -69,7 +70,10 @@ class FolderIndex:
             if shard := self._open(name):
                 added.append((name, shard.words()))
         if added:
-            self._add(_Table.of(added))
+            self._tables.append(_Table.of(added))
+            # Tables that are not much longer than the next one are merged, so that there are few.
+            while len(self._tables) > 1 and len(self._tables[-2].row) < _RATIO * len(self._tables[-1].row):
+                self._tables[-2:] = [_Table.merged(self._tables[-2:])]
 
     def find(self, key: bytes) -> tuple[Shard, int] | None:
         """Return the shard and row of a key; None if it is in no shard."""
@@ -122,12 +126,6 @@ class FolderIndex:
             return None
         return shard
 
-    def _add(self, table: _Table) -> None:
-        """Add a table, and merge tables that are not much longer than the next one, so that there are few."""
-        self._tables.append(table)
-        while len(self._tables) > 1 and len(self._tables[-2].row) < _RATIO * len(self._tables[-1].row):
-            self._tables[-2:] = [_Table.merged(self._tables[-2:])]
-
     def discard(self, path: Path) -> None:
         """Remove a damaged shard from the index and from disk."""
         with contextlib.suppress(OSError):
@@ -138,9 +136,6 @@ class FolderIndex:
         for name in names:
             self._shards.pop(name, None)
         self._tables = [table.without(names) for table in self._tables]
-
-
-_RATIO = 4
 
 
 @dataclass(frozen=True, eq=False)
