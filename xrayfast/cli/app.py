@@ -198,8 +198,7 @@ def _collect_from_now_on(phase: str, info: dict[str, int]) -> None:
 def _exit_at_once(exit_codes: list[int]) -> None:
     """End the process without Python's teardown of modules, which takes over 2 s with torch and fastai.
 
-    Args:
-        exit_codes: the exit code; empty if `main` raised another exception, which Python then handles.
+    `exit_codes` has the exit code, or nothing if `main` raised another exception, which Python then handles.
     """
     with suppress(OSError, ValueError):  # Python reports a stream that can't be flushed
         for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed stream is None

@@ -46,14 +46,7 @@ class Correction:
 
 
 def read_corrections(file: Path, sha256: str | None = None) -> tuple[list[Correction], str]:
-    """Read the accepted rows of a file with the columns image, label, given, proposed and accept.
-
-    Args:
-        file: the corrections file.
-        sha256: the file's expected SHA-256, if given.
-
-    Returns:
-        The corrections, and the file's SHA-256.
+    """Return the accepted rows of a file with the columns image, label, given, proposed and accept, and its SHA-256.
 
     Raises:
         DataError: the file can't be read, its SHA-256 is not the expected one, or no row is accepted.
@@ -102,13 +95,6 @@ def apply_corrections(
     imply: Sequence[str] = (),
 ) -> tuple[ResolvedLabels, list[Correction]]:
     """Correct the targets; return the labels, and the corrections without those of images that are left out.
-
-    Args:
-        labels: of N images.
-        names: (N,) image names.
-        corrections: to apply.
-        left_out: names of images that were left out.
-        imply: rules between labels, which the corrected targets must satisfy.
 
     Raises:
         DataError: an image is missing, a label does not exist, a cell differs from the correction's `given`, or a rule

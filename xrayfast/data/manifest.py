@@ -199,11 +199,7 @@ class Manifest(HasOverview):
         return assign_folds(self._given_splits(), positives, groups, self.config, repeats, by_image=by_image)
 
     def with_splits(self, splits: Sequence[Split], note: str) -> Manifest:
-        """Return the same images in other splits, which count as given.
-
-        Args:
-            splits: N splits.
-            note: replaces the note on the drawn split.
+        """Return the same images in other splits, which count as given; `note` replaces the note on the drawn split.
 
         Raises:
             DataError: a class has no images to train on, or there are not N names of splits.

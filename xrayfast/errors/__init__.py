@@ -98,12 +98,7 @@ class Interrupted(XrayfastError):
 
 @contextmanager
 def importing(what: str, extra: str) -> Iterator[None]:
-    """Turn the error of a missing package into a ConfigError that says what to install.
-
-    Args:
-        what: What can't be imported, and what needs it.
-        extra: The extra of xrayfast that installs it.
-    """
+    """Turn the error of a missing package into a ConfigError that says what needs it, and which extra installs it."""
     try:
         yield
     except ImportError as error:

@@ -83,11 +83,7 @@ class _Holder(BaseModel):
 
 @contextlib.contextmanager
 def lock_run(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of a run's folder within the block.
-
-    Args:
-        folder: of the run.
-        note: called if the lock of a process that has ended is taken over.
+    """Hold the lock of a run's folder within the block; `note` is called if that of an ended process is taken over.
 
     Raises:
         RunError: another process writes to the run; the message names it.
@@ -101,11 +97,7 @@ def lock_run(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
 def lock_output(path: Path | str | None) -> Iterator[Path | None]:
     """Make the folder of a command's output and hold its lock within the block, so that its files are of one command.
 
-    Args:
-        path: of the folder, which is removed at the end if it is new and still empty. None for no output.
-
-    Yields:
-        The folder, or None.
+    The folder is removed at the end if it is new and still empty. None stands for no output.
 
     Raises:
         RunError: another process writes to the folder; the message names it.

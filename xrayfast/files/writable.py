@@ -59,17 +59,9 @@ PAGE_MARK, EXPORT_MARK, PNG_MARK = " · xrayfast ".encode(), b"xrayfast classifi
 
 
 def require_text_file(path: Path, *read: Path | None, columns: Collection[str] = (), is_page: bool = False) -> None:
-    """Raise an error if a CSV table or a page should not be written to a path.
+    """Raise a WriteError if a CSV table or a page should not be written to a path: see the functions that are called.
 
-    Args:
-        path: where to write.
-        *read: the command's inputs.
-        columns: columns that all tables of the command have: an existing table is replaced only if it has them.
-        is_page: whether a page is written, not a table.
-
-    Raises:
-        WriteError: the path has the suffix of another format, which other programs could not open; see also
-            `require_replaceable`.
+    `read` are the command's inputs. An existing table is replaced only if it has the `columns` of all of the command's.
     """
     require_output_file(path)
     require_text_suffix(path, is_page=is_page)
@@ -81,7 +73,7 @@ def require_replaceable(path: Path, *read: Path | None, keys: Collection[str] = 
 
     Args:
         path: where to write.
-        *read: the command's inputs.
+        *read: the command's inputs, none of which may be replaced.
         keys: columns that every such CSV table has, or keys of every such JSON object.
         mark: bytes that every such file contains.
 

@@ -92,12 +92,7 @@ def _is_address(host: str) -> bool:
 
 
 class Guard:
-    """An ASGI app that refuses requests before their content is read, and adds headers to all answers.
-
-    Args:
-        app: app that answers the requests that are not refused.
-        access: the rules.
-    """
+    """An ASGI app that refuses requests before `app` reads their content, and adds headers to all answers."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app, self.access = app, access

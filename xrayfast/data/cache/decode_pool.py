@@ -46,13 +46,8 @@ def decode_all(
     """Decode chunks of files in several processes; close the generator, or interrupt it, to stop them.
 
     A stopped process finishes its file and writes what it has decoded. A file at which a process died is tried once
-    more, alone, before it is given up. If no process can be started, threads of this process decode.
-
-    Args:
-        job: how files are decoded.
-        chunks: of paths; a process takes one at a time.
-        workers: how many processes; 0 to decode in a thread of this process.
-        lock_chunk: entered for each chunk.
+    more, alone, before it is given up. If no process can be started, threads of this process decode; one thread does if
+    `workers` is 0.
 
     Yields:
         The outcome for each file, in any order, for some files twice; None after half a second without an outcome.

@@ -151,10 +151,7 @@ class DecodedImages(ABC):
     def computed(self, key: bytes, layout: Layout, compute: Callable[[], Columns]) -> Columns:
         """Return a result that was computed from images: if images are cached, it is kept on disk and read from there.
 
-        Args:
-            key: a hash of everything that the result depends on, except for versions.
-            layout: the columns of the result.
-            compute: computes the result.
+        `key` is a hash of everything that the result depends on, except for versions.
         """
         return compute()
 
@@ -262,17 +259,8 @@ class ImageCache(DecodedImages):
     ) -> tuple[dict[str, str], list[int]]:
         """Build the images of one share; if all other shares are done, write the index of all images.
 
-        Args:
-            paths: of all images, the same on all machines.
-            share: which of them to build.
-            progress: as in `build`.
-
-        Returns:
-            The result of `build`, and the numbers of the shares that are not done yet.
-
-        Raises:
-            ConfigError: invalid window.
-            WriteError: as in `build`.
+        `paths` are those of all images, the same on all machines. Return the result of `build`, which may raise errors,
+        and the numbers of the shares that are not done yet.
         """
         problems = self.build(share.of_paths(paths), progress)
         try:

@@ -220,11 +220,8 @@ def is_about_blank_images(sentence: str) -> bool:
 def find_other_images(notes: Mapping[str, Sequence[str]], problems: Mapping[str, str]) -> dict[str, str]:
     """Return the reasons for leaving out images that are no radiographs by header or content, keyed by name.
 
-    If no image would be left, return none.
-
-    Args:
-        notes: on the images, keyed by name.
-        problems: why other files can't be read, keyed by name; among them are DICOM objects without an image.
+    If no image would be left, return none. `problems` say why other files, among them DICOM objects without an image,
+    can't be read.
     """
     kinds = {name: map(kind_of, own) for name, own in notes.items()}
     found = {name: _REASONS[kind] for name, own in kinds.items() for kind in own if kind in _REASONS}
@@ -238,14 +235,9 @@ def is_other_object(problem: str) -> bool:
 
 
 def group_notes(names: Sequence[str], notes: Iterable[Sequence[str]]) -> dict[str, list[str]]:
-    """Return the images with each kind of note that needs attention, the commonest kind first.
+    """Return the names of the images with each kind of note that needs attention, the commonest kind first.
 
-    Args:
-        names: of N images.
-        notes: on each image.
-
-    Returns:
-        Names keyed by the first note of the kind; notes of one kind differ only in their numbers.
+    They are keyed by the first note of the kind; notes of one kind differ only in their numbers.
     """
     groups: dict[str, tuple[str, list[str]]] = {}
     for name, own in zip(names, notes, strict=True):

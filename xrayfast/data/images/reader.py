@@ -115,16 +115,9 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
 
 
 def read_bytes(name: str, content: bytes, window: str = "auto") -> Radiograph:
-    """Read the content of a file as `read` does; no file is opened or written.
+    """Read the content of a file as `read` does, with the same errors; no file is opened or written.
 
-    Args:
-        name: of the file, for its suffix and for messages.
-        content: of the whole file.
-        window: as in `read`.
-
-    Raises:
-        ReadError: as in `read`.
-        ConfigError: `window` is none of the values that `read` takes.
+    `name` is that of the file, for its suffix and for messages.
     """
     path, choice = Path(name), parse_window(window)
     require_image_bytes(path, len(content))

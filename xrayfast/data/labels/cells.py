@@ -215,15 +215,8 @@ def mark_uncertain(
 ) -> tuple[list[str], Targets, dict[str, int]]:
     """Merge uncertain labels such as "pneumonia?" into the label that they name, if that is among the labels.
 
-    Their 1 becomes `UNCERTAIN` in the column of the label, unless the row has 1 there too.
-
-    Args:
-        names: the L labels.
-        raw: (N, L) raw matrix.
-        known: labels that are kept as they are.
-
-    Returns:
-        The remaining labels, their raw matrix, and the number of rows per merged label.
+    Their 1 becomes `UNCERTAIN` in the column of the label of the (N, L) raw matrix, unless the row has 1 there too.
+    `known` labels are kept as they are. Return the remaining labels, their matrix, and the rows per merged label.
     """
     names, raw = list(names), raw.copy()
     certain = {normalize_label(name): name for name in names if name in known or not uncertain_label(name)}

@@ -111,15 +111,8 @@ def spelling_keys(names: Sequence[str]) -> list[str]:
 def join_spellings(names: Sequence[str], images: Bools, known: Collection[str] = ()) -> tuple[list[str], list[str]]:
     """Give all spellings of a label one name: the most frequent plain spelling; of equally frequent ones, the first.
 
-    Copies, names in quotes, and names that are not in NFKC are not plain. Invisible characters are dropped.
-
-    Args:
-        names: the L names as written.
-        images: (N, L) whether an image has a name.
-        known: labels of a run, which stay as they are; their spellings get their name.
-
-    Returns:
-        The name of each label; notes on what was joined.
+    Copies, names in quotes, and names that are not in NFKC are not plain. Invisible characters are dropped. The `known`
+    labels of a run stay as they are, and their spellings get their name. `images` (N, L) is which images have a name.
     """
     order = np.lexsort((images.argmax(0), -images.sum(0))) if len(images) else np.arange(len(names))
     keys = spelling_keys(names)

@@ -48,10 +48,7 @@ def read_source(
 ) -> tuple[ImageRecords, DataConfig]:
     """Read the images of a data set; return them and the config with the folder and table that were found.
 
-    Args:
-        config: what to read, and how.
-        known: the labels of a run, which are labels exactly as written.
-        leave_out: reasons to leave images out, by image name.
+    `known` are the labels of a run, which are labels exactly as written; `leave_out` gives reasons to leave images out.
 
     Raises:
         DataError: the images or labels can't be used; the message says where and what to do.

@@ -47,14 +47,10 @@ def describe_nested_splits(folders_of_images: TextColumn) -> str:
 
 
 def splits_from_folders(folders: TextColumn) -> tuple[list[Split | None] | None, str]:
-    """Return the splits of images according to their folders, if the folders name train and another split.
+    """Return the splits of images according to the paths of their folders, and a note.
 
-    Args:
-        folders: paths of the N images' folders, with '/'.
-
-    Returns:
-        Per image, the split that its outermost folder with a split's name stands for, None if it has no such folder;
-        None instead of a list if the folders do not name train and another split. And a note.
+    That is the split for which the outermost folder with a split's name stands, None for images without such a folder;
+    None instead of a list if the folders do not name train and another split.
     """
     of_folder: dict[str, tuple[str, Split] | None] = {}
     meaning = parse_split_folders(sorted({part for folder in folders.texts for part in folder.split("/")}))

@@ -33,12 +33,9 @@ class Lut:
 
 
 def read_lut(elements: Elements, prefix: str, signed: bool) -> Lut:
-    """Read a table from its descriptor (number of entries, first value, bits) and data.
+    """Read a table from the descriptor (number of entries, first value, bits) and data whose keywords have the prefix.
 
-    Args:
-        elements: with `{prefix}Descriptor` and `{prefix}Data`.
-        prefix: of the keywords, such as "LUT".
-        signed: whether the values looked up can be negative; the first value has their sign.
+    `signed` is whether the values looked up can be negative; the first value has their sign.
     """
     descriptor, data = elements.numbers(f"{prefix}Descriptor"), elements.get(f"{prefix}Data")
     if len(descriptor) != 3 or data is None:
