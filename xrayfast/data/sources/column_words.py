@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import islice
 
 from xrayfast.data.demographics import sex_in_name
@@ -88,48 +87,23 @@ _MAY_TELL_SPLIT = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class _Words:
-    """Words in the names of columns that hold something other than labels.
-
-    Attributes:
-        what: what such a column holds.
-        words: regular expression for one of the words.
-        beside: regular expression for the other words of the name. If "", any other words are allowed, but the first
-            or last word of the name must match `words`.
-    """
-
-    what: str
-    words: str
-    beside: str = ""
-
-    def match(self, name: str) -> bool:
-        words = split_column_name(name)
-        if not self.beside:
-            return any(re.fullmatch(self.words, word) for word in (*words[:1], *words[-1:]))
-        return any(re.fullmatch(self.words, word) for word in words) and all(
-            re.fullmatch(f"{self.words}|{self.beside}", word) for word in words
-        )
-
-
 _ANY_IMAGE = r"is|was|has|not?|of|the|image|img|film|scan|x|ray|xray|cxr|study|exam|file|data|label|patient|flag"
 
 _COUNTED = r"findings?|labels?|diseases?|images?|views?"
 
-_NOT_LABELS = (
-    _Words(
+_NOT_LABELS: tuple[tuple[str, str, str], ...] = (
+    (
         "an identifier or a count",
         rf"{FOLDS.pattern}\d*|id|index|idx|unnamed|(n|num|number|nr|count|total)(of)?({_COUNTED})?",
         rf"\d+|of|{_COUNTED}",
     ),
-    _Words(
-        "the view", r"frontal|lateral|ap|pa|portable|supine|erect|upright|bedside|mobile", r"is|view|position|image"
-    ),
-    _Words(
+    ("the view", r"frontal|lateral|ap|pa|portable|supine|erect|upright|bedside|mobile", r"is|view|position|image"),
+    (
         "a prediction",
         r"y?pred(s|icted|ictions?)?|y?prob(s|as?|ability|abilities)?|y?scores?|logits?|ai|model|conf(idences?)?|sigmoid|softmax",
+        "",
     ),
-    _Words(
+    (
         "the quality of images or what was done with them",
         r"quality|qc|qa|ok|okay|valid|invalid|usable|unusable|readable|unreadable|good|bad|poor|accept(ed)?|reject(ed)?|"
         r"include[d]?|exclude[d]?|inclusion|exclusion|keep|drop|discard(ed)?|use[d]?|skip(ped)?|reviewed|verified|checked|"
@@ -137,12 +111,14 @@ _NOT_LABELS = (
         r"label(l?ed)|annotated|segmented|available|exists?|downloaded|complete[d]?|done|masks?|bbox(es)?|boxes|reports?",
         _ANY_IMAGE,
     ),
-    _Words(
+    (
         "what is known of a label",
         r"masks?|bbox(es)?|box(es)?|seg|segmentations?|contours?|uncertain(ty)?|votes?|agreement|correct|errors?|weights?",
+        "",
     ),
 )
-"""0/1 columns with these names are not used as labels unless the user names them."""
+"""What 0/1 columns hold that are not used as labels unless the user names them; a word of their names; and the words
+that may be beside it. If these are "", any may be, but it must be the first or last word."""
 
 _MEASURED = re.compile(
     r"weight|height|size|width|length|area|distance|spacing|x|y|w|h|x?m(in|ax)|kvp?|mas|exposure|dose|sid|temp(erature)?|"
@@ -302,7 +278,13 @@ def describe_no_label(name: str) -> str:
         return "the split"
     if sex_in_name(name):
         return "the sex"
-    return next((row.what for row in _NOT_LABELS if row.match(name)), "")
+    words = split_column_name(name)
+    for what, word, others in _NOT_LABELS:
+        telling = words if others else (*words[:1], *words[-1:])
+        is_told = any(re.fullmatch(word, one) for one in telling)
+        if is_told and all(re.fullmatch(f"{word}|{others or '.*'}", one) for one in words):
+            return what
+    return ""
 
 
 def is_measured(name: str, no_label: str) -> bool:
