@@ -140,10 +140,9 @@ def redraw_leaky_splits(data: Manifest, leaks: Leaks) -> tuple[Manifest, Leaks]:
 
 
 def group_linked_images(data: Manifest, duplicates: Sequence[Duplicates]) -> Places:
-    """Group images that must share a split: images of one patient, and duplicates.
+    """Return (N,) integers for `Manifest.redraw_splits`, equal for images of one patient, and for duplicates.
 
-    Returns:
-        (N,) integers for `Manifest.redraw_splits`, equal for images that are linked directly or through others.
+    They are equal for images that are linked directly or through others.
     """
     same: dict[Kind, Places] = {kind: np.arange(len(data)) for kind in ("exact", "near")}
     for group in duplicates:

@@ -23,11 +23,7 @@ RUNS = Path("runs")
 
 
 def read_settings(config: Path | None, given: dict[str, object], recipe: str | None = None) -> Config:
-    """Return the settings of the config file, overridden by the recipe and then by the options that were given.
-
-    Raises:
-        ConfigError: a setting is wrong, or an option contradicts others.
-    """
+    """Return the settings of the config file, overridden by the recipe and then by the options that were given."""
     from xrayfast.config import Config
     from xrayfast.option_effects import check_settings
     from xrayfast.workflows.recipes import with_recipe

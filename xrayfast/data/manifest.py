@@ -189,9 +189,6 @@ class Manifest(HasOverview):
 
         Returns:
             (N, R) int64 fold numbers from 1; 0 for test images.
-
-        Raises:
-            DataError: there are not N groups.
         """
         if groups is not None:
             self._require_one_per_image("group", groups)
@@ -249,11 +246,7 @@ class Manifest(HasOverview):
             )
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of all images' names, labels, masked cells, splits and file sizes: the same on any machine.
-
-        Raises:
-            DataError: a file no longer exists.
-        """
+        """Return a SHA-256 of all images' names, labels, masked cells, splits and file sizes: equal on any machine."""
         digest = hashlib.sha256(repr(self.labels).encode())
         columns = ("image", "labels", "split", "path")
         for image, labels, split, path in zip(*(self.table[name].tolist() for name in columns), strict=True):

@@ -64,9 +64,6 @@ class Classifier:
         run: the run; None for an exported model.
         metadata: the metadata of an exported model; None for a run.
         no_saliency: why there is no Grad-CAM; "" if there is.
-
-    Raises:
-        XrayfastError: see `predict`.
     """
 
     def __init__(

@@ -32,11 +32,7 @@ def require_libraries() -> None:
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """Open a listening socket.
-
-    Raises:
-        ConfigError: the host is not an address of this machine, or the port is taken or not allowed.
-    """
+    """Open a listening socket."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]

@@ -56,10 +56,6 @@ def file_key(path: str | Path) -> bytes:
 
     The times are those of the content, which a copying program may set back, and of the inode, which it can't: two
     files that swap names get new keys even if size and modification time are equal.
-
-    Raises:
-        OSError: there is no such file, or its folder can't be entered.
-        ValueError: the path is not valid.
     """
     stamp = state_of(path).stamp
     return hashlib.blake2b(os.fsencode(identity(path)) + f"\0{stamp}".encode(), digest_size=KEY_BYTES).digest()

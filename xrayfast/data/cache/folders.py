@@ -73,11 +73,7 @@ def holds_cache(root: Path) -> bool:
 
 
 def cache_info(root: Path | None = None) -> list[CacheFolder]:
-    """Return the cache's folders that have files, the most recently used first.
-
-    Raises:
-        DataError: the cache can't be read.
-    """
+    """Return the cache's folders that have files, the most recently used first."""
     found = []
     for folder in _folders(root):
         if not (files := list(_files(folder))):
@@ -94,14 +90,8 @@ def clear_cache(root: Path | None = None) -> int:
     """Remove all cached images, but no file with another name and nothing behind a link.
 
     If `root` is None, the indexes of archives are removed too. Runs that use the images then decode the files. Folders
-    stay, and so do temporary files changed within the last minute, because a run may be writing to them.
-
-    Returns:
-        The number of bytes freed.
-
-    Raises:
-        DataError: the cache can't be read.
-        WriteError: a file can't be removed.
+    stay, and so do temporary files changed within the last minute, because a run may be writing to them. Return the
+    number of bytes freed.
     """
     freed = clear_indexes() if root is None else 0
     for folder in _folders(root):

@@ -128,11 +128,7 @@ class DecodedImages(ABC):
             squares[place] = self.image(path)
 
     def info(self, path: str | Path) -> ImageInfo:
-        """Return the size, bit depth, format, digest and notes of the original image.
-
-        Raises:
-            ReadError: the image hasn't been decoded before and can't be read.
-        """
+        """Return the size, bit depth, format, digest and notes of the original image."""
         key = key_or_none(path)
         return (key and self._known_info(key)) or read_with_info(path, self.window)[1]
 

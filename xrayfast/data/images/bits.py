@@ -52,7 +52,7 @@ def has_other_sign(codes: Codes, counts: Ints, bits: int, signed: bool) -> bool:
 
 
 def find_surround(values: npt.NDArray[Any], counts: Ints, corners: npt.NDArray[Any]) -> int | None:
-    """Return the position of a surround: the highest or lowest value, if it is on many pixels and far from all others.
+    """Return the place of a surround, or None: the highest or lowest value, if on many pixels and far from all others.
 
     Scaled together with its surround, the image would have only a few gray levels.
 
@@ -60,9 +60,6 @@ def find_surround(values: npt.NDArray[Any], counts: Ints, corners: npt.NDArray[A
         values: (V,) values of the image, in any order.
         counts: (V,) number of pixels with each value.
         corners: (4,) values at the corners of the image. The lowest value may be less far if it is on two of them.
-
-    Returns:
-        The position in `values`; None if there is no surround.
     """
     occurring = np.flatnonzero(counts)
     occurring = occurring[np.argsort(values[occurring], kind="stable")]

@@ -244,9 +244,6 @@ def is_list(cell: str) -> bool:
 def parse_label_list(text: str) -> LabelSet:
     """Return the distinct labels of a list in text form, in the list's order, without empty ones.
 
-    Raises:
-        DataError: the text is no list of names, has several numbers, or has a label that `clean_label` refuses.
-
     >>> parse_label_list("['pleural effusion', ' mass', '']"), parse_label_list("array(['a' 'b'], dtype=object)")
     (('pleural effusion', 'mass'), ('a', 'b'))
     """

@@ -117,9 +117,6 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     """Return the (N, L) raw matrix of columns, N texts per label, of 1, 0, -1 (uncertain) and missing cells.
 
     Words such as True and no are read as 1 and 0; numbers may have zeros after a point or comma, and exponents.
-
-    Raises:
-        DataError: a cell holds something else; the message begins with `where(i)`.
     """
     require_few_labels(columns)
     matrix = np.zeros((len(next(iter(columns.values()))), len(columns)), np.float32)

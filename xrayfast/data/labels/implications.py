@@ -18,9 +18,6 @@ def parse_implications(rules: Iterable[str], labels: Iterable[str] = ()) -> dict
 
     A name that is a spelling of one of `labels`, or of a name in an earlier rule, means that label.
 
-    Raises:
-        ConfigError: a rule has no '=' or an empty side, or rules form a cycle, which the message names.
-
     >>> sorted(parse_implications(["a=b", "b=c"])["a"])
     ['b', 'c']
     """
@@ -65,10 +62,8 @@ def apply_implications(
 ) -> tuple[list[str], Targets]:
     """Set implied labels to 1 in (N, L) targets wherever a label that implies them is 1.
 
-    A label that only the rules name becomes a new column, merged from the labels that imply it: see `merge_labels`.
-
-    Returns:
-        The labels, new ones last, and their targets.
+    A label that only the rules name becomes a new column, the last, merged from the labels that imply it: see
+    `merge_labels`.
     """
     names, targets = list(labels), matrix.copy()
     for right in sort_labels(right for rights in closure.values() for right in rights):

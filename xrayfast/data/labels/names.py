@@ -208,9 +208,6 @@ def parse_delimited(text: str, delim: str) -> LabelSet:
 def parse_folder_name(name: str) -> LabelSet:
     """Return the labels in the name of a class folder, which joins them with '+'.
 
-    Raises:
-        DataError: one of them is empty or contains '|'.
-
     >>> parse_folder_name("covid-19+pneumonia")
     ('covid-19', 'pneumonia')
     """

@@ -32,11 +32,7 @@ class Policy:
 
 
 def parse_policy(option: Option, items: Iterable[str], default: str = "ignore") -> Policy:
-    """Parse texts such as "zeros", "smooth:0.6" or "Edema=ones,Mass=ignore"; `default` is the policy on other labels.
-
-    Raises:
-        ConfigError: an unknown policy, a value out of bounds, or two policies for one label.
-    """
+    """Parse texts such as "zeros", "smooth:0.6" or "Edema=ones,Mass=ignore"; `default` applies to the other labels."""
     by_label: dict[str, float] = {}
     for item in (piece.strip() for text in items for piece in text.split(",")):
         label, sign, word = item.rpartition("=")
@@ -85,15 +81,9 @@ def fill_no_finding_rows(raw: Targets, labels: Sequence[str]) -> tuple[Targets, 
 def apply_policies(
     raw: Targets, labels: Sequence[str], policies: Sequence[Policy], mapped: Sequence[str] = ()
 ) -> tuple[Targets, list[str]]:
-    """Turn an (N, L) raw matrix into targets, with one policy per kind of cell.
+    """Turn an (N, L) raw matrix into targets, with one policy per kind of cell; return notes on their effect.
 
     `mapped` has the names that a label map gives the L labels; policies may use either name.
-
-    Returns:
-        (N, L) targets; notes on how many cells became what.
-
-    Raises:
-        ConfigError: a policy names a label that the data does not have.
     """
     matrix, notes = raw, list[str]()
     for policy in policies:

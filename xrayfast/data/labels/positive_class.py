@@ -17,9 +17,6 @@ def positive_class(task: Task, labels: Sequence[str], chosen: str | None = None)
     It is the chosen class; else the only class that is not a negative ("normal", "no finding", "0", or "no mass" beside
     "mass"); else the last by name.
 
-    Raises:
-        ConfigError: the chosen class is not one of the labels.
-
     >>> positive_class("single", ["covid", "normal"]), positive_class("single", ["bacteria", "virus"])
     ('covid', 'virus')
     """

@@ -57,11 +57,7 @@ def require_few_labels(labels: Collection[str]) -> None:
 
 
 def encode_labels(label_sets: Sequence[LabelSet], labels: Sequence[str]) -> Targets:
-    """One-hot encode N sets of labels: (N, L) float32, 1 where the image has the label, else 0.
-
-    Raises:
-        DataError: a set holds a label that is not among `labels`, or there are too many.
-    """
+    """One-hot encode N sets of labels: (N, L) float32, 1 where the image has the label, else 0."""
     require_few_labels(labels)
     column = {label: j for j, label in enumerate(labels)}
     try:
@@ -97,12 +93,9 @@ def join_labels(present: Bools, labels: Sequence[str]) -> list[str]:
 
 
 def merge_labels(matrix: Targets, names: Sequence[str]) -> tuple[list[str], Targets]:
-    """Merge columns of (N, L) targets that have the same name.
+    """Merge columns of (N, L) targets that have the same name; return the distinct names in order of appearance too.
 
     A merged cell is 1 if any cell is 1, else NaN if any is NaN, else the maximum.
-
-    Returns:
-        The distinct names in order of appearance, and (N, number of names) targets.
     """
     distinct = list(dict.fromkeys(names))
     if len(distinct) == len(names):

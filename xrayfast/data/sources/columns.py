@@ -291,10 +291,7 @@ def _label_columns(
     """Return the label columns, either from the config and spec or guessed among the `free` columns.
 
     A column whose name says that it holds something else (see `describe_no_label`) is only used if it is a known label.
-
-    Returns:
-        The columns; whether they are columns of 1, 0, -1 and blank; and notes on columns whose names decided on their
-        use.
+    Return also whether these are columns of 1, 0, -1 and blank; and notes on columns whose names decided on their use.
     """
     chosen = [require_column(table, name) for name in config.label_col]
     if twice := next((name for name in chosen if chosen.count(name) > 1), None):

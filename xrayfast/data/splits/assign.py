@@ -100,10 +100,6 @@ def assign_folds(
 
     The first repeat has the folds that `assign_splits` draws for `fold` 1, 2 and so on; each later one uses the next
     seed. With `by_image`, folds may divide groups, but the test split never does.
-
-    Raises:
-        ConfigError: the validation split is given.
-        DataError: fewer groups than folds.
     """
     names = assign_splits(given, positives, groups, config).names
     rest = np.flatnonzero(names.map_array(lambda split: split != "test", np.bool_))

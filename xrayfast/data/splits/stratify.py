@@ -80,12 +80,7 @@ def k_folds(targets: npt.ArrayLike, groups: Integers | None, k: int, seed: int) 
     A fold that lacks a label gets a group with that label, unless this takes the last group with some label out of
     another fold.
 
-    Returns:
-        (N,) int64 folds, 0 to k - 1; none is empty.
-
-    Raises:
-        ConfigError: fewer than 2 folds.
-        DataError: fewer groups than folds, targets and groups differ in length, or a target is neither 0 nor 1.
+    Return (N,) folds from 0 to k - 1; none is empty.
     """
     if k < 2:
         raise ConfigError(f"found {k} as the number of folds; expected 2 or more.")
@@ -124,7 +119,7 @@ def _grouped(targets: npt.ArrayLike, groups: Integers | None) -> tuple[Floats, P
 
 
 def _assign_groups(counts: Floats, shares: Floats, kept: Sequence[int], seed: int, filled: Floats) -> Ints:
-    """Assign each group to a split, move groups to splits that lack a label, and balance.
+    """Assign each group to a split (G,), move groups to splits that lack a label, and balance.
 
     Args:
         counts: (G, L) number of images per group and label, the last label being "any image".
@@ -132,9 +127,6 @@ def _assign_groups(counts: Floats, shares: Floats, kept: Sequence[int], seed: in
         kept: (P,) how many of the first splits keep their last group with a label when this split lacks the label.
         seed: of the random order.
         filled: (L, P) number of images per label that each split already has, without those of the groups.
-
-    Returns:
-        (G,) the split of each group.
     """
     moves = _Moves(counts, shares, _assign_by_label(counts, shares, np.random.default_rng(seed), filled), filled)
     for split, first in enumerate(kept):

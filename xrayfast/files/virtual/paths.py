@@ -33,16 +33,11 @@ class VirtualPath(type(Path())):  # type: ignore[misc]
         return str(self)
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Return mode and size; other values are 0 unless it is a plain file.
-
-        Raises:
-            OSError: there is no such file.
-            DataError: the archive or the remote storage can't be read.
-        """
+        """Return mode and size; other values are 0 unless it is a plain file."""
         return access.stat_path(str(self))
 
     def open(self, mode: str = "r", *args: Any, **options: Any) -> Any:
-        """Open it for reading. Raises as `stat`."""
+        """Open it for reading."""
         if set(mode) - set("rbt"):
             raise OSError(f"{self}: can't be written to")
         stream = access.open_binary(str(self))
@@ -61,7 +56,7 @@ class VirtualPath(type(Path())):  # type: ignore[misc]
         return access.is_file(str(self))
 
     def read_bytes(self) -> bytes:
-        """Read its content. Raises as `stat`."""
+        """Read its content."""
         with self.open("rb") as stream:
             return bytes(stream.read())
 

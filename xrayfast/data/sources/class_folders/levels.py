@@ -32,10 +32,7 @@ def choose_class_level(root: Path, config: DataConfig) -> tuple[int, list[str]]:
 
     The level is `class_level` if that is set, and 1 if there is only one level or if the names at level 1 look like
     classes. Otherwise it is the first deeper level whose names look like classes, or recur in several folders; or else
-    the first whose names do not look like hospitals, years, patients, views or the like.
-
-    Returns:
-        The level, and notes.
+    the first whose names do not look like hospitals, years, patients, views or the like. Return notes on it, too.
 
     Raises:
         DataError: the tree can be read in several ways.
