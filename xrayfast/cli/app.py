@@ -64,11 +64,8 @@ class _Group(TyperGroup):
         with _escaped_usage_errors():
             return super().make_context(*args, **options)
 
+    @advising_flags()
     def invoke(self, ctx: Any) -> Any:
-        with advising_flags():
-            return self._invoke(ctx)
-
-    def _invoke(self, ctx: Any) -> Any:
         try:
             # Signals are handled from here on, because there is nothing to stop before.
             with handling_signals(), _escaped_usage_errors(), passing_warnings(output.warning):

@@ -164,8 +164,9 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
         [(run, *(cells[name] for name in titles)) for run, cells in by_run.items()],
     )
     tested = [row for row in rows if row["test"]]
-    too_many = len(tested) > MOST_TESTS
     by_fold = "; others: resampled t, over folds" if any(row["test"] == "resampled t" for row in tested) else ""
+    if too_many := len(tested) > MOST_TESTS:
+        tested = sorted(tested, key=lambda row: 1.0 if row["p"] is None else row["p"])[:MOST_TESTS]
     out.table(
         f"Tests against {found.reference} (accuracy: McNemar, AUROC: DeLong{by_fold}), p also corrected for "
         f"{found.tests} tests" + (f"; the {MOST_TESTS} smallest p" if too_many else ""),
@@ -179,11 +180,7 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
                 _p(row["p_corrected"]),
                 None if row["significant"] is None else "yes" if row["significant"] else "no",
             )
-            for row in (
-                sorted(tested, key=lambda row: 1.0 if row["p"] is None else row["p"])[:MOST_TESTS]
-                if too_many
-                else tested
-            )
+            for row in tested
         ],
         text_columns=2,
     )
