@@ -35,7 +35,6 @@ SUMMARIES = {
 }
 """Summaries of the commands, in the order of the help. A test checks that each is the first paragraph of its help."""
 
-
 SHARED_MODULES = {"demo": "synthetic", "synth": "synthetic"}
 """Modules of the commands that share one, keyed by command."""
 

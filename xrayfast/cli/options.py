@@ -18,7 +18,6 @@ from xrayfast.workflows.recipes import RECIPES
 PANELS = {"data": "Data", "model": "Network", "train": "Training", "results": "Results"}
 """Heading of the options of each section in the help."""
 
-OUT = OUTPUT
 FIELDS = {name: SECTIONS[section].model_fields[name] for name, section in FIELD_SECTIONS.items()}
 
 
@@ -159,7 +158,7 @@ def split_columns(value: str | None) -> list[str]:
 
 def out_option(*flags: str, **shown: Any) -> Any:
     """Return a `typer.Option` under the heading Output."""
-    return typer.Option(*flags, rich_help_panel=OUT, **shown)
+    return typer.Option(*flags, rich_help_panel=OUTPUT, **shown)
 
 
 def new_name(of: str) -> Any:

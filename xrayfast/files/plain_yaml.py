@@ -15,7 +15,6 @@ MAX_YAML_NODES, MAX_YAML_DEPTH, MAX_YAML_SCALAR = 20_000, 20, 5000
 """Maximum number of values in a YAML file, of nesting levels, and of characters per value. A `config.yaml` has 200
 values, and parsing takes 0.1 ms per value."""
 
-
 _OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[1-9][0-9_]*(:[0-5]?[0-9])+|[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*)")
 """Numbers that YAML 1.1 reads in base 8 or 60: 010 as 8, 1:30 as 90, 0:30.5 as 30.5."""
 

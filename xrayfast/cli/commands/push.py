@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -56,12 +57,4 @@ def push(
     out.table(f"{title} to {repository}, {'private' if pushed.private else 'public'}", ["file", "kB"], rows)
     if not dry_run:
         out.done(f"Published for research and teaching, as {pushed.name}", pushed.url)
-    out.json(
-        {
-            "repository": repository,
-            "files": dict(pushed.files),
-            "commit": pushed.commit,
-            "url": pushed.url,
-            "private": pushed.private,
-        }
-    )
+    out.json(asdict(pushed))

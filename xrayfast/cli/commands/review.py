@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xrayfast.cli.options import OUT, Json
+from xrayfast.cli.options import Json, out_option
 from xrayfast.cli.output import Output
 
 _LISTED = 10
@@ -18,14 +18,7 @@ def review(
         list[Path], typer.Argument(metavar="CV...", help="Folder of a cross-validation; several are averaged.")
     ],
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            rich_help_panel=OUT,
-            help="Folder to write corrections.csv and review.html to.",
-        ),
+        Path, out_option("--output", "-o", metavar="DIR", help="Folder to write corrections.csv and review.html to.")
     ] = Path("review"),
     top: Annotated[
         int, typer.Option(metavar="N", min=0, max=1000, help="Number of proposals to show with their image.")

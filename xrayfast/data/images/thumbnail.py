@@ -50,8 +50,7 @@ def upright_weights(side: int) -> Floats32:
     Of a radiograph, the radiograph turned by 90, 180 or 270 degrees, and these four inverted, the upright one has the
     greatest sum of weighted pixels. Mirroring changes nothing.
     """
-    weights: Floats32 = np.kron(sum(_grids()), np.ones((side // 8, side // 8))).astype(np.float32)
-    return weights
+    return np.kron(sum(_grids()), np.ones((side // 8, side // 8))).astype(np.float32)
 
 
 def _weights() -> Floats32:

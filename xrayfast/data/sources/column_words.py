@@ -51,7 +51,6 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 
 FOLDS = re.compile(r"(cv|k)?folds?(id|no|nr|number|idx|index)?")
 
-
 _NUMBERED = (
     r"(identifier|u?u?id|no|nr|num|number|key|code|hash|index|idx|instance|unique|anon(ymi[sz]ed)?|new|old"
     r"|nummer|numero|codigo|de|del|do|du|n|编号|号|番号|번호|номер"
