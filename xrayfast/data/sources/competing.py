@@ -38,6 +38,8 @@ from xrayfast.errors.advice import quoted
 
 _MOST_LABELS = 200  # distinct texts in a column that may hold labels
 
+_MOST_NAMES, _LEAST_NAMED = 20_000, 5  # names of images that are looked at; that have the name of their class
+
 _LOOKED_AT = 100  # cells examined to see whether a column holds file names
 
 _SHARE = 0.5  # of a column's labels that must be labels of the data, or of its cells that must be file names
@@ -115,6 +117,26 @@ def _label_in_name(image: str, of_key: Mapping[str, str]) -> str:
     """Return the label that is a word of a file's name if there is exactly one; else ""."""
     found = {of_key[word] for word in split_words(PurePosixPath(image).stem) if word in of_key}
     return found.pop() if len(found) == 1 else ""
+
+
+def note_other_classes(records: ImageRecords) -> list[str]:
+    """Return a note on images in class folders whose file is named for another class, if most such names are right."""
+    words_of = [frozenset(split_words(name)) for name in records.labels.names]
+    known = [(j, words) for j, words in enumerate(words_of) if max(map(len, words), default=0) > 1]
+    right, wrong = 0, list[str]()
+    for i in range(0, len(records.names), max(1, len(records.names) // _MOST_NAMES)):
+        words = {*split_words(PurePosixPath(records.names[i]).stem)}
+        named = {j for j, needed in known if needed <= words}
+        if named.intersection(np.flatnonzero(records.labels.matrix[i] == 1)):
+            right += 1
+        elif named:
+            wrong.append(records.names[i])
+    if not wrong or right < max(_LEAST_NAMED, 2 * len(wrong)):
+        return []
+    return [
+        f"{plural(len(wrong), 'image')} with the name of another class than its folder ({shorten(wrong, 3)}), while "
+        f"{right:,} images have that of their own: check these labels."
+    ]
 
 
 def note_other_files(

@@ -48,14 +48,14 @@ _OF_VISIT = re.compile(
     r"(?i)(.*[^\W_])(?:[-_ .,/#(]+|(?<=\d)(?=[a-z]{1,4}$))((?:(?<=\d)|(?<=\d[-_ .,/#(]))(?:[a-z]|i{2,3}|iv|vi{1,3}|ix)"
     r"|(pre|post|before|after|baseline|bl|fu|follow[-_ ]?up|admission|discharge|left|right|pa|ap"
     r"|lat|lateral|frontal|l|r)[-_ ]?\d*|(t|tp|v|visit|scan|session|ses|exam|study|img|image|day|d)[-_ ]?\d+|\d{1,2}"
-    r"|(19|20)\d\d[-_.]?\d\d[-_.]?\d\d)\)?"
+    r"|\d{1,3} ?y(rs?|ears?)?|(19|20)\d\d[-_.]?\d\d[-_.]?\d\d)\)?"
 )
 """Matches an identifier that adds to a patient which of the patient's images or visits it is, such as "P1_pre"."""
 
 MOST_IN_STUDY = 20  # images of a study or patient; most studies of chest radiographs have 1 to 3
 _LOOKED_AT = 20_000  # identifiers in which visits are looked for
 
-_QUOTES = " '\"`\u2018\u2019\u201c\u201d\u00b4"
+_AROUND = " .,;:#'\"`\u2018\u2019\u201c\u201d\u00b4"
 
 _ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 
@@ -83,7 +83,7 @@ def normalize_identifier(text: str) -> str:
     """
     if plain := _LETTERS_AND_NUMBER.fullmatch(text):  # the usual case, made fast because there may be millions
         return plain[1].lower() + (plain[2].lstrip("0") or "0")
-    text = drop_invisible(text).strip(_QUOTES)
+    text = drop_invisible(text).strip(_AROUND)
     if person := _LAST_FIRST.fullmatch(text):
         text = f"{person['first']} {person['last']}"
     text = _GROUPED.sub(lambda number: re.sub(r"\D", "", number[0]), fold_look_alikes(text))
@@ -119,7 +119,7 @@ def join_spellings(identifiers: Sequence[str]) -> tuple[TextColumn, list[str]]:
         notes.append(
             f"{plural(joined, 'patient identifier')} joined with another that differs only in case, spaces, the "
             f"order of names, leading zeros, thousands separators, a trailing .0, '-' and '_' next to a number, "
-            f"quotes around it, or characters that look alike or are invisible."
+            f"quotes or signs around it, or characters that look alike or are invisible."
         )
     notes += filter(None, [describe_rounding(column)])
     return column.replace(spelling.__getitem__), notes

@@ -16,6 +16,7 @@ from xrayfast.data.foreign_words import stem_of_split
 from xrayfast.data.images.names import DERIVED, find_derived, is_derived, view_in_name
 from xrayfast.data.sources.class_folders.layout import Layout, detect_layout
 from xrayfast.data.sources.class_folders.read import read_class_folders
+from xrayfast.data.sources.competing import note_other_classes
 from xrayfast.data.sources.file_matching import absolute, top_level
 from xrayfast.data.sources.identifiers import note_shared_numbers
 from xrayfast.data.sources.label_table import read_label_table
@@ -80,6 +81,7 @@ def _read_layout(layout: Layout, root: Path, config: DataConfig, known: Collecti
     """Read class folders or the table, with notes on tables that are not read."""
     if layout.table is None:
         records = read_class_folders(root, config, known)
+        records.notes += note_other_classes(records)
         if layout.other_tables:
             verb, which = ("is", "it") if len(layout.other_tables) == 1 else ("are", "one")
             records.notes.append(

@@ -183,3 +183,8 @@ def test_a_backup_next_to_the_images_of_a_table_is_no_class(tmp_path, folder):
     assert data.labels == ("a", "b") and len(data) == 10
     (tmp_path / "images/3.png").unlink()
     assert f"{folder}/3.png has the name of a missing image" in message(DataError, tmp_path)
+
+
+def test_folders_of_patients_in_split_folders_without_a_table_are_no_classes(tmp_path):
+    found = message(DataError, make(tmp_path, *(f"train/patient{i:05d}/study1/view1_frontal.jpg" for i in range(9))))
+    assert "found patient00000" in found and "look like folders of images, not classes" in found

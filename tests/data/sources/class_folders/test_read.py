@@ -327,3 +327,15 @@ def test_class_folders_of_few_images_each_may_be_patients(tmp_path, count, image
 def test_tables_and_arrays_that_are_not_read_are_named_where_there_are_no_class_folders(tmp_path, name):
     make(tmp_path, *(f"train/{i}.png" for i in range(4)), name)
     assert f"Not read: {name};" in message(DataError, tmp_path)
+
+
+def test_files_named_for_another_class_than_their_folder_are_noted(tmp_path):
+    own = [f"{name}/{name}_{i}.png" for name in ("normal", "covid-19", "viral pneumonia") for i in range(6)]
+    both = ["covid-19/covid-19-viral-pneumonia-1.png", "viral pneumonia/person1_virus_6.png"]
+    assert not noted(opened(make(tmp_path / "a", *own, *both)), "of another class")
+    data = opened(make(tmp_path / "b", *own, *both, "normal/COVID-7.png", "normal/Viral Pneumonia (2).png"))
+    assert noted(data, "2 images with the name of another class than its folder (normal/COVID-7.png", "while 19 images")
+    assert not noted(
+        opened(make(tmp_path / "c", *(f"{c}/normal_{c}{i}.png" for c in ("normal", "tb") for i in range(6)))),
+        "of another class",
+    )

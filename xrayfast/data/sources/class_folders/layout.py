@@ -100,6 +100,8 @@ def _detect_in_folder(source: Path, config: DataConfig) -> Layout:
         others = tuple(name for name in names_of if name != table and (name in alike or _is_called_labels(name)))
         return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
     in_splits = bool(parse_split_folders(folder.name for folder in with_images))
+    if in_splits and (inside := [folder for split in with_images for folder in top_level(split)[0]]):
+        with_images, in_splits, listed = inside, False, shorten(dict.fromkeys(folder.name for folder in inside))
     unread = shorten(name for name in loose if _is_unread(name))
     may_be_unread = bool(unread) and all(_is_image_folder(folder.name, True) for folder in with_images)
     has_no_class = (len(with_images) > 1 or may_be_unread) and not in_splits
