@@ -108,7 +108,7 @@ _NOTED: dict[str, _Noted] = {
         "A gamma or a window may have been applied: check whether they were read correctly.",
     ),
     "slanted": _Noted(
-        "with slanted black edges",
+        "with slanted edges",
         "The image or the collimator was rotated: if this is augmentation, use the original images.",
     ),
     "covered": _Noted(

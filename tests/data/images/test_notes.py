@@ -561,3 +561,10 @@ def test_a_film_in_a_figure_is_noted(margins, noted):
     figure = np.pad(phantom("normal", patient=1, image=0, size=200), margins, constant_values=255)
     figure[8:16, 60:120:3] = 0  # a title
     assert (Note.WHITE_AROUND() in describe_contents(figure)) == noted
+
+
+@pytest.mark.parametrize(("angle", "noted"), [(12, True), (-20, True), (0, False)])
+def test_a_film_that_was_rotated_on_white_is_noted(angle, noted):
+    film = Image.fromarray(phantom("normal", patient=3, image=0, size=256))
+    turned = np.asarray(film.rotate(angle, Image.Resampling.BILINEAR, expand=True, fillcolor=255))
+    assert (Note.SLANTED("white") in describe_contents(turned)) == noted

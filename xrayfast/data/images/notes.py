@@ -148,7 +148,7 @@ class Note(Enum):
     COVERED = "a plain gray area in the middle, as if something was covered", "covered"
     BLACK_INSIDE = "a black area inside the image ({:.0%} of it), as if the lungs were blacked out", "covered"
     GAP = "a {} area between two parts, as in lost data, lungs alone, or images side by side", "covered"
-    SLANTED = "slanted black edges, as after rotation or shearing", "slanted"
+    SLANTED = "slanted {} edges, as after rotation or shearing", "slanted"
     TEXT = "white or black lines in the middle, such as burned-in text, wires or metal", "text"
     UPSIDE_DOWN = "may be upside down", "may_be_turned"
     ON_ITS_SIDE = "may lie on its side", "may_be_turned"

@@ -22,24 +22,29 @@ _SLANT, _STEEPEST = 0.15, 1.5  # slopes
 def describe_outline(sample: Pixels) -> str:
     """Return a note on an image, of which `sample` has (64, 64) pixels, or "".
 
-    In a rotated or sheared image, opposite edges to black are parallel and slanted, and opposite corners are black. Of
-    7,818 radiographs, this is true of one that was rotated and of one lateral view.
+    In a rotated or sheared image, opposite edges to black or white are parallel and slanted, and opposite corners are
+    black or white. Of 7,818 radiographs, this is true of one that was rotated and of one lateral view.
     """
     shown = sample > BLACK
-    for shade, seen in (("black", shown), ("white", sample < 255 - BLACK)):
+    seen_by_shade = (("black", shown), ("white", sample < 255 - BLACK))
+    for shade, seen in seen_by_shade:
         if seen.size - np.count_nonzero(seen) >= _GAP * seen.size and _has_gap(seen, whole=shade == "white"):
             return Note.GAP(shade)
-    n_black, least = shown.size - int(np.count_nonzero(shown)), _HOLES * shown.size
+    if shown.size - int(np.count_nonzero(shown)) >= _HOLES * shown.size:
+        share = _holes(_without_frame(sample, shown))
+        if share > _HOLES:
+            return Note.BLACK_INSIDE(share)
+    return next((Note.SLANTED(shade) for shade, seen in seen_by_shade if _is_aslant(seen)), "")
+
+
+def _is_aslant(shown: Bools) -> bool:
+    """Whether opposite corners are not shown, and opposite edges of what is shown are parallel and slanted."""
     upper, lower = ((not row.item(0), not row.item(-1)) for row in (shown[0], shown[-1]))
-    may_slant = (upper[0] and lower[1]) or (upper[1] and lower[0])
-    if n_black < _CORNERS * shown.size or (n_black < least and not may_slant):
-        return ""  # the usual case
-    if n_black >= least and (share := _holes(_without_frame(sample, shown))) > _HOLES:
-        return Note.BLACK_INSIDE(share)
-    if not may_slant:
-        return ""
+    may_be = (upper[0] and lower[1]) or (upper[1] and lower[0])
+    if not may_be or shown.size - int(np.count_nonzero(shown)) < _CORNERS * shown.size:
+        return False  # the usual case
     is_turned = all(upper + lower) and _are_aslant(shown, _SHORT) and _are_aslant(shown.T, _SHORT)
-    return Note.SLANTED() if is_turned or _are_aslant(shown, _LONG) or _are_aslant(shown.T, _LONG) else ""
+    return is_turned or _are_aslant(shown, _LONG) or _are_aslant(shown.T, _LONG)
 
 
 def varied_lines(sample: Pixels) -> tuple[tuple[int, int], tuple[int, int]]:
