@@ -1008,6 +1008,14 @@ def test_real_radiographs(shared):
             {"SeriesDescription": "Chest PA bone suppressed"},
             "processed or not a plain radiograph, according to its description",
         ),
+        *(
+            (elements, "processed or not a plain radiograph, according to its description")
+            for elements in (
+                {"SeriesDescription": "VolumeRAD Tomo"},
+                {"SeriesDescription": "CHEST PA INVERTED"},
+                {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+            )
+        ),
         ({"SeriesDescription": "scout"}, "processed or not a plain radiograph, according to its description"),
         ({"SeriesDescription": "Chest PA cadaver"}, None),
         ({"BurnedInAnnotation": "YES"}, "text is burned in, according to its header"),

@@ -48,8 +48,9 @@ _OF_HEADER = {
     ),
     Note.RAW: (r"^FOR PROCESSING\Z", "PresentationIntentType"),
     Note.PROCESSED: (
-        r"suppress|subtract|dual.?energy|soft.?tissue|scout|topogram|locali[sz]er|\bCAD\b",
-        "SeriesDescription",
+        r"suppress|subtract|dual.?energy|soft.?tissue|scout|topogram|locali[sz]er|\bCAD\b|tomosynth|volumerad|\btomo\b"
+        r"|fluoro|stitch|\binvert",
+        *("SeriesDescription", "ImageType"),
     ),
     Note.BURNED_IN: (r"^YES\Z", "BurnedInAnnotation"),
     Note.QUALITY_CONTROL: (
