@@ -92,7 +92,7 @@ def test_one_row_is_enough_for_a_metric_to_be_everywhere(with_youden, tmp_path, 
     compared = xf.compare(tmp_path, order="youden_macro", resamples=30)
     assert compared.table["run"].tolist() == ["a", "b"]
     assert "youden_macro" in compared.metrics
-    assert "Youden's index, macro" in render_model_card(run)
+    assert "Youden's index, macro" in render_model_card(read_run_facts(run))
     results = metadata(read_run_facts(run))["model-index"][0]["results"][0]["metrics"]
     assert {"type": "youden", "name": "Youden's index, macro"}.items() <= results[-1].items()
 

@@ -10,6 +10,7 @@ from xrayfast.errors import RunError
 from xrayfast.reporting.html.pages import run_page
 from xrayfast.reporting.markdown import descriptions
 from xrayfast.reporting.markdown.model_card import render_model_card
+from xrayfast.reporting.markdown.run_facts import read_run_facts
 from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import EvaluationMetrics, LabelsFile, MetricsFile, RunInfo, read_typed
 
@@ -92,7 +93,7 @@ def test_a_bug_in_rendering_is_not_called_a_damaged_file(copy, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(descriptions, "headline_markdown", broken)
         with pytest.raises(KeyError, match="a bug"):
-            render_model_card(copy)
+            render_model_card(read_run_facts(copy))
     with monkeypatch.context() as patch:
         patch.setattr(run_page, "epochs_table", broken)
         with pytest.raises(KeyError, match="a bug"):

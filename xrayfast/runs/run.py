@@ -427,10 +427,12 @@ class Run(HasOverview):
         # A learner saved without training has no epochs, so its columns have no type.
         numbers = [name for name in table if name != "phase"]
         try:
-            table = table.astype({name: float for name in numbers if table[name].dtype.kind not in "if"})
-            if np.isinf(table[numbers]).any(axis=None):
+            if not_numbers := {name: float for name in numbers if table[name].dtype.kind not in "if"}:
+                table = table.astype(not_numbers)
+            if np.isinf(table[numbers].to_numpy(dtype=float)).any():
                 raise ValueError("one is infinite")
-            table = table.astype({"epoch": int, "train_loss": float, "valid_loss": float})
+            for name, kind in {"epoch": int, "train_loss": float, "valid_loss": float}.items():
+                table[name] = table[name].astype(kind)
         except ValueError as error:
             raise RunError(f"{path}: expected numbers ({error}).") from error
         return table

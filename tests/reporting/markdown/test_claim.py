@@ -19,6 +19,7 @@ from tests.reporting.markdown.test_model_card import (
 from xrayfast.errors import RunError
 from xrayfast.reporting.markdown.claim import ITEMS, render_claim
 from xrayfast.reporting.markdown.markup import DASH, PURPOSE
+from xrayfast.reporting.markdown.run_facts import read_run_facts
 from xrayfast.runs.run import Run
 from xrayfast.workflows.steps.results import write_cards
 
@@ -62,7 +63,7 @@ def run(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def claim(run):
-    return render_claim(run)
+    return render_claim(read_run_facts(run))
 
 
 def test_the_44_items_are_in_the_sections_of_2024(claim):
@@ -132,7 +133,7 @@ CHANGES = [
 @pytest.mark.parametrize(("number", "file", "change", "expected"), CHANGES)
 def test_each_answer_agrees_with_the_files(run, claim, tmp_path, number, file, change, expected):
     assert expected not in claim
-    assert expected in answers(render_claim(changed(run, tmp_path, file, change)))[number]
+    assert expected in answers(render_claim(read_run_facts(changed(run, tmp_path, file, change))))[number]
 
 
 @pytest.mark.parametrize(
@@ -151,8 +152,8 @@ def test_settings_are_those_of_the_config(run, claim, tmp_path, number, options,
     copy = Run(shutil.copytree(run.path, tmp_path / "copy", ignore=UNCHECKED))
     (copy.path / "config.yaml").write_text(run.config.updated(options).to_yaml())
     assert expected not in claim
-    assert expected in answers(render_claim(copy))[number]
-    assert "/home/me" not in render_claim(copy)
+    assert expected in answers(render_claim(read_run_facts(copy)))[number]
+    assert "/home/me" not in render_claim(read_run_facts(copy))
 
 
 def test_the_level_of_disjointness_is_read_from_the_split(run, tmp_path):
@@ -160,24 +161,24 @@ def test_the_level_of_disjointness_is_read_from_the_split(run, tmp_path):
     split = pd.read_csv(copy.path / "split.csv", dtype=str, keep_default_na=False)
     split.loc[split["patient"] == "Ptest3", "patient"] = "Ptrain3"
     copy.write_split(split)
-    assert "1 of 59 are in more than one split" in answers(render_claim(copy))[20]
+    assert "1 of 59 are in more than one split" in answers(render_claim(read_run_facts(copy)))[20]
     split.loc[0, "patient"] = ""
     copy.write_split(split)
-    text = render_claim(copy)
+    text = render_claim(read_run_facts(copy))
     assert "on 179 of 180 images" in answers(text)[20] and statuses(text)[20] == "partly"
 
 
 def test_a_test_on_other_data_is_external_and_one_on_its_own_is_not(run, tmp_path):
     copy = Run(shutil.copytree(run.path, tmp_path / "copy", ignore=UNCHECKED))
     evaluated(copy, copy.config.data.source, "own")
-    assert statuses(render_claim(copy))[33] == "author"
+    assert statuses(render_claim(read_run_facts(copy)))[33] == "author"
     evaluated(copy, "/far/away/hospital", "elsewhere")
-    text = render_claim(copy)
+    text = render_claim(read_run_facts(copy))
     assert statuses(text)[33] == "partly" and "Data: hospital" in answers(text)[33] and "own" not in answers(text)[33]
 
 
 def test_without_test_split_intervals_and_patients_fewer_items_are_filled(tmp_path):
-    text = render_claim(made(tmp_path, people=0, test=False, resamples=0))
+    text = render_claim(read_run_facts(made(tmp_path, people=0, test=False, resamples=0)))
     found = statuses(text)
     assert [found[number] for number in (11, 20, 29, 32, 37, 38)] == ["author", *["partly"] * 5]
     assert "By image: no patients are known" in answers(text)[20]
@@ -185,13 +186,15 @@ def test_without_test_split_intervals_and_patients_fewer_items_are_filled(tmp_pa
 
 
 def test_undefined_numbers_are_dashes(tmp_path):
-    text = render_claim(made(tmp_path, "multi"))
+    text = render_claim(read_run_facts(made(tmp_path, "multi")))
     (hernia,) = [row for rows in tables(answers(text)[38]) for row in rows if row[0] == "Hernia"]
     assert DASH in hernia and "nan" not in text.lower().split() and "None" not in hernia
 
 
 def test_a_run_trained_with_fastai_calls_leaves_its_schedule_to_the_author(run, tmp_path):
-    text = render_claim(changed(run, tmp_path, "run.json", lambda c: (c.pop("phases"), c.update(best_epoch=None))))
+    text = render_claim(
+        read_run_facts(changed(run, tmp_path, "run.json", lambda c: (c.pop("phases"), c.update(best_epoch=None))))
+    )
     found = statuses(text)
     assert found[25] == "partly" and "one-cycle" not in text
     assert "no epoch was chosen" in answers(text)[26] and found[32] == "partly"
@@ -203,7 +206,9 @@ def test_names_from_strangers_are_escaped(tmp_path):
     evaluated(run, f"/x/{HOSTILE}".replace("/script", ""), "e|v<i>al")
     many = dict.fromkeys(("arch", "device_name", "platform", "fingerprint", "xrayfast", "loss"), HOSTILE)
     lists = {"data_notes": ["\n### 45. part", HOSTILE + "split"], "remarks": [HOSTILE]}
-    text = render_claim(changed(run, tmp_path, "run.json", lambda c: c.update(**many, **lists, flow=[[HOSTILE, 5]])))
+    text = render_claim(
+        read_run_facts(changed(run, tmp_path, "run.json", lambda c: c.update(**many, **lists, flow=[[HOSTILE, 5]])))
+    )
     assert_clean(text, links=1)
     assert "<script" not in text and sorted(answers(text)) == list(range(1, 45))
     assert any(row[0] == HOSTILE for rows in tables(text) for row in rows)
@@ -215,7 +220,7 @@ def test_an_older_run_with_few_fields_has_a_checklist(run, tmp_path):
     (old.path / "labels.json").write_text(json.dumps({"task": run.task, "labels": run.labels, "threshold": 0.5}))
     keep = ("images", "overall", "per_label")
     (old.path / "metrics.json").write_text(json.dumps({"valid": {key: run.metrics["valid"][key] for key in keep}}))
-    text = render_claim(old)
+    text = render_claim(read_run_facts(old))
     found = statuses(text)
     assert_clean(text, links=1)
     assert [found[number] for number in (19, 20, 35)] == ["author"] * 3
@@ -224,19 +229,19 @@ def test_an_older_run_with_few_fields_has_a_checklist(run, tmp_path):
 
 def test_a_run_without_results_leaves_them_to_the_author(run, tmp_path):
     bare = Run(shutil.copytree(run.path, tmp_path / "bare", ignore=shutil.ignore_patterns("predictions", "metrics*")))
-    found = statuses(render_claim(bare))
+    found = statuses(render_claim(read_run_facts(bare)))
     assert {found[number] for number in (12, 28, 29, 30, 32, 37, 38, 39)} == {"author"}
 
 
 def test_a_damaged_run_is_named(run, tmp_path):
     copy = changed(run, tmp_path, "run.json", lambda c: c.update(flow=7))
     with pytest.raises(RunError, match=re.escape(str(copy.path))):
-        render_claim(copy)
+        render_claim(read_run_facts(copy))
 
 
 def test_the_folder_name_does_not_depend_on_how_the_run_was_opened(run, claim, monkeypatch):
     monkeypatch.chdir(run.path)
-    assert render_claim(Run(".")) == claim and claim.startswith("# CLAIM checklist of baseline\n")
+    assert render_claim(read_run_facts(Run("."))) == claim and claim.startswith("# CLAIM checklist of baseline\n")
 
 
 @pytest.mark.parametrize("fixture", ["tiny_run", "tiny_multi_run"])

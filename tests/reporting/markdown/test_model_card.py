@@ -19,6 +19,7 @@ from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarize
 from xrayfast.reporting.markdown.markup import DASH, GAP, PURPOSE, escape, markdown_table
 from xrayfast.reporting.markdown.model_card import render_model_card
+from xrayfast.reporting.markdown.run_facts import read_run_facts
 from xrayfast.reporting.wording import interval_methods
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
@@ -191,7 +192,7 @@ def run(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def card(run):
-    return render_model_card(run)
+    return render_model_card(read_run_facts(run))
 
 
 # Markdown
@@ -269,7 +270,7 @@ def test_the_hubs_own_library_reads_it(card):
 
 def test_a_metric_without_a_value_is_left_out(run, tmp_path):
     copy = changed(run, tmp_path, "metrics.json", lambda m: m["test"]["overall"].update(auroc_macro=None))
-    metadata, text = parted(render_model_card(copy))
+    metadata, text = parted(render_model_card(read_run_facts(copy)))
     kinds = [[metric["type"] for metric in result["metrics"]] for result in metadata["model-index"][0]["results"]]
     assert "roc_auc" in kinds[0] and "roc_auc" not in kinds[1]
     assert f"| AUROC, macro | {DASH} |" in text
@@ -308,7 +309,7 @@ def test_every_label_and_subgroup_has_its_row(run, card):
 def test_an_absent_label_has_dashes(tmp_path):
     (hernia,) = [
         row
-        for found in tables(parted(render_model_card(made(tmp_path, "multi", test=False)))[1])
+        for found in tables(parted(render_model_card(read_run_facts(made(tmp_path, "multi", test=False))))[1])
         for row in found
         if row[0] == "Hernia" and len(row) > 8
     ]
@@ -338,7 +339,7 @@ CHANGES = [
 @pytest.mark.parametrize(("file", "change", "expected"), CHANGES)
 def test_the_card_agrees_with_the_files(run, card, tmp_path, file, change, expected):
     assert expected not in card
-    assert expected in render_model_card(changed(run, tmp_path, file, change))
+    assert expected in render_model_card(read_run_facts(changed(run, tmp_path, file, change)))
 
 
 @pytest.mark.parametrize(
@@ -368,7 +369,7 @@ def test_settings_are_those_of_the_config(run, card, tmp_path, options, expected
     copy = Run(shutil.copytree(run.path, tmp_path / "copy", ignore=UNCHECKED))
     (copy.path / "config.yaml").write_text(run.config.updated(options).to_yaml())
     assert expected not in card
-    assert expected in render_model_card(copy)
+    assert expected in render_model_card(read_run_facts(copy))
 
 
 def test_disjoint_splits_are_read_from_split_csv(run, card, tmp_path):
@@ -379,7 +380,7 @@ def test_disjoint_splits_are_read_from_split_csv(run, card, tmp_path):
     split.loc[split["patient"] == "Ptest3", "patient"] = "Ptrain3"
     split.loc[100, "digest"] = split.loc[0, "digest"]
     copy.write_split(split)
-    leaked = render_model_card(copy)
+    leaked = render_model_card(read_run_facts(copy))
     assert "1 of 59 are in more than one split" in leaked and "1 image is in" in leaked
 
 
@@ -399,9 +400,9 @@ def test_external_tests_are_listed_and_tests_on_the_runs_own_data_are_not_called
     assert "It was not evaluated on other data" in card
     copy = Run(shutil.copytree(run.path, tmp_path / "copy", ignore=UNCHECKED))
     evaluated(copy, copy.config.data.source, "test")
-    assert "It was not evaluated on other data" in render_model_card(copy)
+    assert "It was not evaluated on other data" in render_model_card(read_run_facts(copy))
     result = evaluated(copy, "/far/away/hospital")
-    metadata, text = parted(render_model_card(copy))
+    metadata, text = parted(render_model_card(read_run_facts(copy)))
     assert "It was not evaluated on other data" not in text
     assert "Data: hospital, all images." in text and "77 images found; 17 left out (seen in training); 60 eval" in text
     assert "Gout (3 images)" in text and f"do not have: {copy.labels[0]}." in text and "A note on the test." in text
@@ -442,7 +443,7 @@ def test_names_from_strangers_are_escaped(tmp_path, task):
         ),
     )
     bad.write_metrics({**bad.metrics, "saliency": {**SALIENCY, "notes": [HOSTILE]}})
-    metadata, text = parted(render_model_card(bad))
+    metadata, text = parted(render_model_card(read_run_facts(bad)))
     assert_hub(metadata)
     assert all("\n" not in result["dataset"]["name"] for result in metadata["model-index"][0]["results"])
     assert metadata["tags"][-1] == HOSTILE and "license" not in metadata
@@ -460,7 +461,7 @@ def test_an_older_run_with_few_fields_has_a_card(run, tmp_path):
     (old.path / "labels.json").write_text(json.dumps({"task": run.task, "labels": run.labels, "threshold": 0.5}))
     keep = ("images", "overall", "per_label")
     (old.path / "metrics.json").write_text(json.dumps({"valid": {key: run.metrics["valid"][key] for key in keep}}))
-    metadata, text = parted(render_model_card(old))
+    metadata, text = parted(render_model_card(read_run_facts(old)))
     assert_hub(metadata)
     assert_clean(text)
     assert text.count("not recorded") >= 5
@@ -470,13 +471,13 @@ def test_an_older_run_with_few_fields_has_a_card(run, tmp_path):
 
 def test_a_run_without_results_says_so(run, tmp_path):
     bare = Run(shutil.copytree(run.path, tmp_path / "bare", ignore=shutil.ignore_patterns("predictions", "metrics*")))
-    metadata, text = parted(render_model_card(bare))
+    metadata, text = parted(render_model_card(read_run_facts(bare)))
     assert "model-index" not in metadata and "metrics" not in metadata
     assert "No results are recorded." in text
 
 
 def test_without_patients_and_test_split_the_limitations_say_so(tmp_path):
-    text = render_model_card(made(tmp_path, people=0, test=False, resamples=0))
+    text = render_model_card(read_run_facts(made(tmp_path, people=0, test=False, resamples=0)))
     assert "By image: no patients are known" in text
     assert "No test split was evaluated" in text and "these are point estimates" in text
     assert "of 0 patients" not in text and "| Patients | –" in text
@@ -496,7 +497,7 @@ def test_without_patients_and_test_split_the_limitations_say_so(tmp_path):
 def test_a_damaged_run_is_named(run, tmp_path, file, change):
     copy = changed(run, tmp_path, file, change)
     with pytest.raises(RunError, match=re.escape(str(copy.path))):
-        render_model_card(copy)
+        render_model_card(read_run_facts(copy))
 
 
 @pytest.mark.parametrize("fixture", ["tiny_run", "tiny_multi_run"])

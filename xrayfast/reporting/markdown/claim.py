@@ -21,9 +21,8 @@ from xrayfast.reporting.markdown.metric_blocks import (
     labels_markdown,
     subgroup_blocks,
 )
-from xrayfast.reporting.markdown.run_facts import RunFacts, read_run_facts
+from xrayfast.reporting.markdown.run_facts import RunFacts
 from xrayfast.reporting.wording import SPLIT_TITLES, images_of_patients, population_text
-from xrayfast.runs.run import Run
 
 _MISTAKES = 5
 """How many pairs of labels are listed as most confused."""
@@ -50,9 +49,8 @@ class Item(NamedTuple):
     answer: Callable[[RunFacts], Answer] | str
 
 
-def render_claim(run: Run) -> str:
+def render_claim(facts: RunFacts) -> str:
     """Return the checklist of a run as Markdown."""
-    facts = read_run_facts(run)
     answers = [(item, Answer(item.answer) if isinstance(item.answer, str) else item.answer(facts)) for item in ITEMS]
     counts = {name: sum(answer.status == name for _, answer in answers) for name in ("filled", "partly", "author")}
     sections = [(name, list(rows)) for name, rows in groupby(answers, key=lambda row: row[0].section)]

@@ -16,18 +16,17 @@ from xrayfast.metrics.registry import EXACT_MATCH, metric_title, overall_metrics
 from xrayfast.reporting.markdown import descriptions as say
 from xrayfast.reporting.markdown.markup import UNRECORDED, Markdown, markdown_table, render_markdown
 from xrayfast.reporting.markdown.metric_blocks import estimate, interval_note
-from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
+from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts
 from xrayfast.reporting.wording import SPLIT_TITLES, images_of_patients, warning_sentences
 from xrayfast.runs.cross_validation import CrossValidation
-from xrayfast.runs.run import Run
 
 _HUB_SPLITS = {"valid": "validation", "test": "test"}
 _TAGS = ("xrayfast", "fastai", "image-classification", "medical-imaging", "chest-x-ray")
 
 
-def render_model_card(run: Run) -> str:
+def render_model_card(facts: RunFacts) -> str:
     """Return the model card of a run: YAML metadata, then Markdown."""
-    return render_markdown("model_card.md.j2", _context(read_run_facts(run)))
+    return render_markdown("model_card.md.j2", _context(facts))
 
 
 def render_cross_validation_card(cv: CrossValidation) -> str:

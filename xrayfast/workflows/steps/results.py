@@ -35,6 +35,7 @@ from xrayfast.metrics.summary import one_vs_rest, summarize
 from xrayfast.option_effects import DecisionFacts, check_effects
 from xrayfast.reporting.markdown.claim import render_claim
 from xrayfast.reporting.markdown.model_card import render_model_card
+from xrayfast.reporting.markdown.run_facts import read_run_facts
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import RunInfo
@@ -453,5 +454,6 @@ def write_cards(run: Run) -> None:
     """Write `model_card.md` and `claim.md`, unless the run averages others, which were trained apart from it."""
     if run.info.members and not run.info.phases:
         return
-    write_text(run.model_card_path, render_model_card(run))
-    write_text(run.claim_path, render_claim(run))
+    facts = read_run_facts(run)
+    write_text(run.model_card_path, render_model_card(facts))
+    write_text(run.claim_path, render_claim(facts))
