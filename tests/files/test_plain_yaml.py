@@ -47,4 +47,7 @@ def test_yaml_with_more_than_plain_values_is_refused_at_once(text, said, parser,
 def test_plain_yaml_is_read_as_usual(tmp_path):
     text = "a: {b: [1, 0, 0.5, 0x1F, '010', 2.5, on, 'x: y'], c: null}\nb: |\n  two\n  lines\n? d\n: -1.0e-3\n"
     (tmp_path / "c.yaml").write_text(text)
-    assert read_yaml(tmp_path / "c.yaml", "settings", ConfigFileError) == yaml.safe_load(text)
+    found = read_yaml(tmp_path / "c.yaml", "settings", ConfigFileError)
+    assert found == yaml.safe_load(text)
+    found["a"]["b"].clear()
+    assert read_yaml(tmp_path / "c.yaml", "settings", ConfigFileError) == yaml.safe_load(text), "read anew"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ def read_yaml(path: Path, expected: str, error: type[XrayfastError]) -> Any:
     text = read_text(path, expected, MAX_SMALL_BYTES, error)
     loader = _with_numbers(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
-        _require_plain(yaml.parse(text, Loader=loader))
-        return yaml.load(text, Loader=loader)
+        return copy.deepcopy(_parse(text, loader))
     except (yaml.YAMLError, ValueError) as problem:  # a ValueError is an invalid date
         mark = getattr(problem, "problem_mark", None)
         what = getattr(problem, "problem", None) or str(problem).partition("\n")[0]
@@ -43,6 +43,15 @@ def read_yaml(path: Path, expected: str, error: type[XrayfastError]) -> Any:
         raise error(
             f"{path}: is not plain YAML ({where}{truncate(what, LONGEST_NAME)}); expected {expected}."
         ) from problem
+
+
+@lru_cache(maxsize=8)
+def _parse(text: str, loader: Any) -> Any:
+    """Return the content of a YAML text; the `config.yaml` of a run is read several times by one command."""
+    import yaml
+
+    _require_plain(yaml.parse(text, Loader=loader))
+    return yaml.load(text, Loader=loader)
 
 
 def dump_yaml(content: Any) -> str:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from xrayfast.metrics.intervals.confidence_limits import bca, norm_limits
+from xrayfast.metrics.intervals.confidence_limits import _quantile, bca, norm_limits
 
 
 def skewness(data):
@@ -27,6 +27,13 @@ def test_bca_equals_scipy(statistic, level):
     without = np.array([statistic(np.delete(data, i)) for i in range(40)])
     low, high = bca(found.bootstrap_distribution, statistic(data), without, level)
     assert (low, high) == pytest.approx(tuple(found.confidence_interval), abs=1e-9)
+
+
+def test_quantiles_are_numpy_s_to_the_bit():
+    random = np.random.default_rng(0)
+    for values in map(random.normal, [0.0] * 60, [1.0] * 60, [1, 2, 3, 7, 20, 100] * 10):
+        for share in (0.0, 0.025, 0.5, 0.975, 1.0, random.random()):
+            assert _quantile(np.sort(values), share) == np.quantile(values, share)
 
 
 def test_without_bias_and_acceleration_it_is_the_percentile_interval():

