@@ -92,9 +92,9 @@ def apply(page, root):
 
 
 def copy(root):
-    """Copy the files that the page changes and the tests that it names."""
+    """Copy the files that the page changes and the tests that it names, with their bytecode."""
     for name in ("xrayfast", "tests", "examples/guide"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "old_runs"))
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("old_runs"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, root)
 
@@ -105,7 +105,9 @@ def test_the_examples_apply_beside_others_that_were_added_at_the_same_places(tmp
     apply(re.sub(r"mobilenet_v3|[pP]oly|nformedness|akeside", r"\g<0>_other", page), tmp_path)
     apply(page, tmp_path)
     for path in tmp_path.rglob("*.py"):
-        compile(path.read_text(encoding="utf-8"), path, "exec")
+        before, text = ROOT / path.relative_to(tmp_path), path.read_text(encoding="utf-8")
+        if not before.is_file() or text != before.read_text(encoding="utf-8"):
+            compile(text, path, "exec")
 
 
 @pytest.fixture(scope="module")

@@ -40,9 +40,8 @@ def guards(tree):
             yield from ast.walk(node)
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_posix_features_are_guarded(path):
-    tree = ast.parse(path.read_text("utf-8"))
+def unguarded(tree):
+    """Yield the line and the names of each use of a POSIX feature outside a guard."""
     guarded = {id(node) for node in guards(tree)}
     for node in ast.walk(tree):
         found = set()
@@ -56,7 +55,19 @@ def test_posix_features_are_guarded(path):
             found = {node.value} & {"/dev/null", "/dev/shm", "/tmp", "fork", "forkserver"}
         elif isinstance(node, ast.keyword):
             found = {node.arg} & KEYWORDS
-        assert not found or id(node) in guarded, f"{path.name} line {getattr(node, 'lineno', '?')}: {found}"
+        if found and id(node) not in guarded:
+            yield getattr(node, "lineno", "?"), found
+
+
+@pytest.fixture(scope="module")
+def trees():
+    """The syntax trees of the package, by path."""
+    return {path.relative_to(PACKAGE): ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def test_posix_features_are_guarded(trees):
+    found = {path: [*unguarded(tree)] for path, tree in trees.items()}
+    assert not {path: uses for path, uses in found.items() if uses}
 
 
 def lacks_encoding(call):
@@ -73,13 +84,13 @@ def lacks_encoding(call):
     return is_text and "encoding" not in given
 
 
-def test_text_is_read_and_written_with_an_encoding():
+def test_text_is_read_and_written_with_an_encoding(trees):
     for text in ("p.open('w')", "open(p, 'r')", "p.read_text()", "p.write_text(t)", "run(words, text=True)"):
         assert lacks_encoding(ast.parse(text).body[0].value), text
     for text in ("p.open('rb')", "p.open('w', encoding='ascii')", "p.read_text('utf-8')", "Image.open(p)"):
         assert not lacks_encoding(ast.parse(text).body[0].value), text
-    for path in sorted(PACKAGE.rglob("*.py")):
-        calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+    for path, tree in trees.items():
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         assert not [call.lineno for call in calls if lacks_encoding(call)], path
 
 

@@ -67,12 +67,22 @@ OTHER_SENSES = {
 """Files, and the words that they have in another sense."""
 
 
-def names():
-    """Yield the place (`module.name`) and name of public functions, classes, methods, parameters and attributes."""
+@cache
+def read():
+    """Return the places (`module.name`) and names of public functions, classes, methods, parameters and attributes; and
+    the strings of the package, its templates, and the prose of README and guide, keyed by file.
+    """
+    names, texts = [], {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        yield module, path.stem
-        yield from defined(ast.parse(path.read_text()).body, module)
+        tree, module = ast.parse(path.read_text()), ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        names += [(module, path.stem), *defined(tree.body, module)]
+        strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        texts[path.relative_to(PACKAGE).as_posix()] = "\n".join(text for text in strings if isinstance(text, str))
+    for path in sorted((PACKAGE / "reporting").glob("*/templates/*")):
+        texts[path.relative_to(PACKAGE).as_posix()] = path.read_text(encoding="utf-8")
+    for page in PAGES:
+        texts[page.name] = re.sub(r"^```.*?^```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    return names, texts
 
 
 def defined(body, where):
@@ -102,31 +112,15 @@ def pieces(name):
 
 def test_names_contain_no_synonyms():
     allowed = re.compile("|".join(ALLOWED))
-    found = {place: INSTEAD[word] for place, name in names() for word in pieces(name) if word in INSTEAD}
+    found = {place: INSTEAD[word] for place, name in read()[0] for word in pieces(name) if word in INSTEAD}
     assert not {place: word for place, word in found.items() if not allowed.match(place)}
     assert all(any(re.match(pattern, place) for place in found) for pattern in ALLOWED)
-
-
-@cache
-def texts():
-    """Return the strings of the package, its templates, and the prose of README and guide, keyed by file."""
-    return dict(file_texts())
-
-
-def file_texts():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        strings = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
-        yield path.relative_to(PACKAGE).as_posix(), "\n".join(text for text in strings if isinstance(text, str))
-    for path in sorted((PACKAGE / "reporting").glob("*/templates/*")):
-        yield path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")
-    for page in PAGES:
-        yield page.name, re.sub(r"^```.*?^```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
 
 
 @pytest.mark.parametrize("pattern", PHRASES)
 def test_texts_contain_no_synonyms(pattern):
     found = {}
-    for file, text in texts().items():
+    for file, text in read()[1].items():
         allowed = [words for files, words in OTHER_SENSES.items() if re.match(files, file)]
         for match in re.finditer(pattern, text, re.IGNORECASE):
             if not any(re.fullmatch(words, match[0], re.IGNORECASE) for words in allowed):
