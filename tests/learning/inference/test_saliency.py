@@ -1,6 +1,5 @@
 """Grad-CAM compared with results by hand and an independent derivation; heat outside the thorax; random weights."""
 
-import functools
 import random
 
 import numpy as np
@@ -27,10 +26,13 @@ def predictor_of(network, size=64):
     return Predictor(network, Decision("single", LABELS), size)
 
 
-@functools.cache
-def make_predictor(arch="resnet18", size=64):
+def make_network(arch="resnet18"):
     with isolated_rng(1):
-        return predictor_of(build_network(arch, len(LABELS)), size)
+        return build_network(arch, len(LABELS)).eval()
+
+
+def make_predictor(size=64):
+    return predictor_of(make_network(), size)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def reference(network, image, label):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_arch_agrees_with_an_independent_derivation(arch):
-    network = make_predictor(arch).network
+    network = make_network(arch)
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     heat = grad_cam(network, images, torch.tensor([0, 1, 2]))
     assert heat.shape == ((3, 4, 4) if arch.startswith("vgg") else (3, 2, 2))
@@ -144,7 +146,7 @@ def test_with_every_head_the_map_is_that_of_the_last_convolution(tiny_vgg, head)
 
 @pytest.mark.parametrize("frozen", ["body", "all", "nothing"])
 def test_the_network_is_unchanged(frozen):
-    predictor = make_predictor.__wrapped__()
+    predictor = make_predictor()
     model = predictor.network.train()
     model[0][1].eval()  # like a frozen block under FrozenInference
     if frozen != "body":
@@ -268,7 +270,7 @@ def test_all_weights_of_the_copy_are_random_and_the_seed_decides():
 def test_random_weights_give_maps_with_differences_without_batch_norm():
     """With torch's own reset, 13 layers of a VGG leave nothing but their biases."""
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
-    body = saliency.randomize_weights(make_predictor("vgg16").network[0], 3)
+    body = saliency.randomize_weights(make_network("vgg16")[0], 3)
     with torch.no_grad():
         spread = body.eval()(image).std(dim=(2, 3))
     assert torch.isfinite(spread).all() and float(spread.max()) > 0.1

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from torchvision.models import resnet50
 
+from tests.conftest import SMALL
 from xrayfast.errors import WeightsError
 from xrayfast.learning.model import weights
 from xrayfast.learning.model.backbones import BACKBONES
@@ -23,10 +24,10 @@ VARIANCE, FIRST, COUNTER = "layer1.0.bn1.running_var", "conv1.weight", "bn1.num_
 @pytest.fixture(scope="module")
 def resnet():
     torch.manual_seed(1)
-    return BACKBONES["resnet18"].build(weights=None).state_dict()
+    return BACKBONES[SMALL["arch"]].build().state_dict()
 
 
-def loaded(state, path, arch="resnet18"):
+def loaded(state, path, arch=SMALL["arch"]):
     torch.save(state, path)
     return load_backbone(arch, str(path))
 
@@ -37,7 +38,7 @@ def first(backbone):
 
 @pytest.mark.parametrize("prefix", ["net.", "module.", "resnet18.", "module.model.encoder.", "model.0.", "_orig_mod."])
 def test_any_wrapper_prefix_is_removed(resnet, tmp_path, prefix):
-    state = {prefix + key: value for key, value in resnet.items()} | {"classifier.weight": torch.zeros(14, 512)}
+    state = {prefix + key: value for key, value in resnet.items()} | {"classifier.weight": torch.zeros(14, 64)}
     backbone = loaded(state, tmp_path / "w.pth")
     assert torch.equal(first(backbone), resnet[FIRST])
     assert backbone.unused == tuple(sorted(("classifier.weight", f"{prefix}fc.bias", f"{prefix}fc.weight")))
@@ -46,7 +47,7 @@ def test_any_wrapper_prefix_is_removed(resnet, tmp_path, prefix):
 def test_a_wrapped_network_of_a_run(tmp_path):
     state = {
         key: torch.rand_like(value.float()).to(value)
-        for key, value in build_network("resnet18", 2).state_dict().items()
+        for key, value in build_network("tiny_resnet", 2).state_dict().items()
     }
     backbone = loaded({"module." + key: value for key, value in state.items()}, tmp_path / "w.pth")
     assert torch.equal(first(backbone), state["0.0.conv1.weight"])
@@ -56,7 +57,7 @@ def test_a_wrapped_network_of_a_run(tmp_path):
 def test_two_networks_in_one_file_are_refused_by_name(resnet, tmp_path):
     state = {f"{which}.{key}": value for which in ("student", "teacher") for key, value in resnet.items()}
     with pytest.raises(
-        WeightsError, match=r"contains 2 networks that fit resnet18, under the names student\., teacher\."
+        WeightsError, match=r"contains 2 networks that fit tiny_resnet, under the names student\., teacher\."
     ):
         loaded(state, tmp_path / "w.pth")
 
@@ -112,7 +113,7 @@ def test_zeros_that_networks_have_by_design_are_no_damage(resnet, tmp_path):
     state = resnet50(zero_init_residual=True).state_dict()
     assert not state["layer1.0.bn3.weight"].any()
     loaded(state, tmp_path / "w.pth", "resnet50")
-    dead = {VARIANCE: resnet[VARIANCE].index_fill(0, torch.arange(63), 0)}
+    dead = {VARIANCE: resnet[VARIANCE].index_fill(0, torch.arange(7), 0)}
     loaded(resnet | dead | {key: t * 0 for key, t in resnet.items() if key.endswith("bias")}, tmp_path / "w.pth")
 
 
@@ -137,11 +138,11 @@ def test_no_pretrained_network_is_taken_for_damaged(shared):
 
 
 def test_unused_tensors_may_have_any_value(resnet, tmp_path):
-    loaded(resnet | {"fc.weight": torch.full((1000, 512), torch.nan), "seen": torch.tensor(3)}, tmp_path / "w.pth")
+    loaded(resnet | {"fc.weight": torch.full((1000, 64), torch.nan), "seen": torch.tensor(3)}, tmp_path / "w.pth")
 
 
 def test_the_weights_of_a_run_are_checked_too(tmp_path):
-    network = build_network("resnet18", 2)
+    network = build_network("tiny_resnet", 2)
     for change in (lambda t: t * torch.nan, lambda t: t.to(torch.int8)):
         state = network.state_dict() | {"1.2.weight": change(network.state_dict()["1.2.weight"])}
         safetensors.torch.save_file(state, tmp_path / "model.safetensors")
@@ -169,7 +170,7 @@ def test_a_file_of_weights_is_a_regular_file(tmp_path, suffix):
         with pytest.raises(WeightsError, match=words):
             read_weights(path)
         with pytest.raises(WeightsError, match=words):
-            load_weights(build_network("resnet18", 2), path)
+            load_weights(build_network("tiny_resnet", 2), path)
 
 
 def test_a_packed_state_dict_is_refused_before_it_is_unpacked(tmp_path):

@@ -81,7 +81,7 @@ def test_no_batch_waits_for_the_device(folder, options, cached, request, monkeyp
     data = xf.open_data(request.getfixturevalue(folder))
     options, augmentation = {**options}, options.get("augment", "default")
     options.pop("augment", None)
-    dls = xf.dataloaders(data, size=32, batch_size=4, device="cpu", data_on_device="on", augment=augmentation)
+    dls = xf.dataloaders(data, size=32, batch_size=8, device="cpu", data_on_device="on", augment=augmentation)
     learn = xf.learner(dls, arch=SMALL["arch"], weights="none", precision="fp32", precise_bn=False, **options)
     learn.model.to(META)
     learn.loss_func.to(META)
