@@ -188,9 +188,13 @@ TINY = {
     "workers": 0,
     "device": "cpu",
     "precision": "fp32",
-    "resamples": 100,
+    "resamples": 0,
 }
-"""A network that trains an epoch of `data_dir` in about a second."""
+"""A network that trains an epoch of `data_dir` in about a second; metrics have no intervals."""
+
+
+INTERVALS = {"resamples": 100}
+"""For the runs of tests that look at intervals."""
 
 
 SMALL = TINY | {"arch": "tiny_resnet"}
@@ -204,7 +208,7 @@ def tiny_run(data_dir, tmp_path_factory):
 
     add_tiny_resnet()
     data = xf.open_data(data_dir, test_fraction=0.2)
-    return xf.fit(data, runs=tmp_path_factory.mktemp("runs"), name="tiny", unfreeze=True, epochs=1, **SMALL)
+    return xf.fit(data, runs=tmp_path_factory.mktemp("runs"), name="tiny", unfreeze=True, epochs=1, **SMALL | INTERVALS)
 
 
 @pytest.fixture(scope="session")
@@ -223,7 +227,7 @@ def tiny_multi_run(multi_dir, tmp_path_factory):
         lr=0.1,  # otherwise the outputs are nearly constant
         loss="focal",
         precise_bn=False,  # from scratch, some channels are nearly constant and would magnify rounding
-        **SMALL,
+        **SMALL | INTERVALS,
     )
 
 

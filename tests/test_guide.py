@@ -43,9 +43,9 @@ def project(data_dir, tiny_run, tmp_path, monkeypatch):
 
 
 def small(code):
-    """Return the code with a small network from random weights, one epoch and small images."""
+    """Return the code with a small network from random weights, one epoch, few resamples and small images."""
     code = re.sub(r'arch="(?:vgg16_bn|resnet18)"', 'arch="tiny_resnet"', code).replace("size=224", "size=32")
-    return re.sub(r'arch="(\w+)"', r'arch="\1", weights="none"', code).replace("epochs=6", "epochs=1")
+    return re.sub(r'arch="(\w+)"', r'arch="\1", weights="none"', code).replace("epochs=6", "epochs=1, resamples=20")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)

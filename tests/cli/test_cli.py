@@ -27,7 +27,7 @@ from xrayfast.errors import ConfigError
 from xrayfast.runs.run import Run
 
 TINY = ["--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
-SMALL = ["--arch", "tiny_resnet", *TINY]
+SMALL = ["--arch", "tiny_resnet", "--resamples", "0", *TINY]
 
 
 def call(*words, code=0):
@@ -74,7 +74,7 @@ def test_the_main_commands_work_as_documented(at):
         assert method in found.stdout
     line = re.search(r"Train with: (xrayfast fit .*)", found.stdout).group(1)
     assert line.startswith("xrayfast fit --weights none --size 32 --batch-size 8 --device cpu --lr ")
-    fitted = call(*line.split()[1:], "--unfreeze", "--epochs", 1)
+    fitted = call(*line.split()[1:], "--unfreeze", "--epochs", 1, "--resamples", 100)
     assert re.search(r"label +train +valid +test", fitted.stdout)
     assert "Training head: 1 epoch, learning rate" in fitted.stdout
     assert "Run: runs/resnet18-1" in fitted.stdout
@@ -612,12 +612,15 @@ def commands():
         yield from ((f"{name} {part}", inside) for part, inside in parts.items()) if parts else [(name, command)]
 
 
-NUMERIC_OPTIONS = [
-    pytest.param(words, param, kind, id=f"{words}{max(param.opts, key=len)}".replace(" ", "-"))
-    for words, command in commands()
-    for param in command.params
-    if (kind := numeric_kind(param.name) if param.name in NUMBERS else param.type_descriptor.annotation) in (int, float)
-]
+def by_command(holds):
+    """Return every command that has parameters for which `holds` returns True, with these parameters."""
+    found = [(words, [param for param in command.params if holds(param)]) for words, command in commands()]
+    return [pytest.param(words, params, id=words.replace(" ", "-")) for words, params in found if params]
+
+
+def kind_of(param):
+    """Return the type of a parameter's value."""
+    return numeric_kind(param.name) if param.name in NUMBERS else param.type_descriptor.annotation
 
 
 def arguments_of(words, run, data):
@@ -630,10 +633,10 @@ def arguments_of(words, run, data):
     )
 
 
-@pytest.mark.parametrize(("words", "param", "kind"), NUMERIC_OPTIONS)
-def test_every_number_has_bounds(words, param, kind, at, data_dir, tiny_run):
-    flag = max(param.opts, key=len)
-    for value in ["1" + "0" * 20, "-1" + "0" * 20, *(["nan", "inf", "-inf"] if kind is float else [])]:
+@pytest.mark.parametrize(("words", "params"), by_command(lambda param: kind_of(param) in (int, float)))
+def test_every_number_has_bounds(words, params, at, data_dir, tiny_run):
+    values = {int: ["1" + "0" * 20, "-1" + "0" * 20], float: ["1" + "0" * 20, "-1" + "0" * 20, "nan", "inf", "-inf"]}
+    for flag, value in ((max(param.opts, key=len), value) for param in params for value in values[kind_of(param)]):
         done = call(*words.split(), *arguments_of(words, tiny_run.path, data_dir), f"{flag}={value}", code=2)
         said = re.sub(r"[\s│]+", " ", done.output)
         assert flag in said and re.search(
@@ -643,22 +646,15 @@ def test_every_number_has_bounds(words, param, kind, at, data_dir, tiny_run):
     assert not list(at.iterdir())
 
 
-TAKING_TEXT = [
-    pytest.param(words, param.opts[0], id=f"{words}-{param.name}".replace(" ", "-"))
-    for words, command in commands()
-    for param in command.params
-    if not getattr(param, "is_flag", False)
-]
-
-
-@pytest.mark.parametrize(("words", "name"), TAKING_TEXT)
-def test_empty_options_and_arguments_are_refused(words, name, at, tiny_run, data_dir):
+@pytest.mark.parametrize(("words", "params"), by_command(lambda param: not getattr(param, "is_flag", False)))
+def test_empty_options_and_arguments_are_refused(words, params, at, tiny_run, data_dir):
     """`--cache-dir ""` used to write into the working folder."""
-    is_option = name.startswith("-")
-    given = [name, "", *arguments_of(words, tiny_run.path, data_dir)] if is_option else [""]
-    done = call(*words.split(), *given, code=2)
-    assert "found an empty value; expected a value" in re.sub(r"[\s│]+", " ", done.output)
-    assert not list(at.iterdir())
+    for name in (param.opts[0] for param in params):
+        is_option = name.startswith("-")
+        given = [name, "", *arguments_of(words, tiny_run.path, data_dir)] if is_option else [""]
+        done = call(*words.split(), *given, code=2)
+        assert "found an empty value; expected a value" in re.sub(r"[\s│]+", " ", done.output), name
+        assert not list(at.iterdir()), name
 
 
 def test_output_replaces_no_pipe_or_device(at, tiny_run, data_dir):

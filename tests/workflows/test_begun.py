@@ -5,7 +5,7 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from tests.conftest import SMALL
+from tests.conftest import INTERVALS, SMALL
 from xrayfast.cli.app import app
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.workflows.begun import find_begun
@@ -35,7 +35,7 @@ def test_a_run_with_the_same_settings_is_found_by_name(tiny_run, begun):
 
 
 def test_resume_auto_says_that_a_run_is_complete_and_names_wrong_options(data_dir, begun):
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | INTERVALS).items()]
     words += ["fit", str(data_dir), "--runs", str(begun), "--resume", "auto", "--unfreeze", "--test-fraction", "0.2"]
     words = [*words[len(SMALL) :], *words[: len(SMALL)], "--epochs", "1"]
     done = CliRunner().invoke(app, [*words, "--name", "a"])

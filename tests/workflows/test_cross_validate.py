@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import xrayfast as xf
-from tests.conftest import SMALL, TINY, UNCHECKED, StopAfter
+from tests.conftest import INTERVALS, SMALL, TINY, UNCHECKED, StopAfter
 from tests.data.builders import table as write_table
 from tests.decisions import fit_decision
 from xrayfast.errors import ConfigError, Interrupted, RunError
@@ -23,6 +23,7 @@ from xrayfast.workflows.steps.predictions.ensembles import average_by_image
 
 SAME = ("model.safetensors", "split.csv", "labels.json", "predictions/valid.csv", "predictions/test.csv")
 FOLDS = 2
+OPTIONS = SMALL | INTERVALS
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def data(data_dir):
 def crossed(data, tmp_path_factory):
     """A cross-validation with two folds and a test split, trained without interruption."""
     runs = tmp_path_factory.mktemp("crossed")
-    return xf.cross_validate(data, folds=FOLDS, test_fraction=0.2, runs=runs, name="whole", epochs=1, **SMALL)
+    return xf.cross_validate(data, folds=FOLDS, test_fraction=0.2, runs=runs, name="whole", epochs=1, **OPTIONS)
 
 
 def bytes_of(cv):
@@ -188,10 +189,10 @@ def test_it_is_interpreted_from_its_out_of_fold_predictions(crossed, tmp_path):
 def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_path):
     whole = bytes_of(crossed)
     stop = StopAfter(3)  # each fold has two training batches and one validation batch, so this is in the second fold
-    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1}
+    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1, **OPTIONS}
     said = "1 finished fold of 2, in fold2 after 0 finished epochs and 1 of 2 batches of epoch 1. Resume with: xf"
     with pytest.raises(Interrupted, match=re.escape(said)):
-        xf.cross_validate(data, interrupted=stop, **options, **SMALL)
+        xf.cross_validate(data, interrupted=stop, **options)
     cv = xf.CrossValidation(tmp_path / "whole")
     assert cv.info.status == "interrupted" and [run.info.status for run in cv.runs] == ["completed", "interrupted"]
     with pytest.MonkeyPatch.context() as patch:
@@ -232,7 +233,7 @@ def test_folds_share_frozen_features_and_give_the_same_bytes_without(data, tmp_p
 
 @pytest.mark.slow
 def test_folds_trained_one_by_one_are_joined_to_the_same_bytes(data, crossed, tmp_path):
-    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1, **SMALL}
+    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1, **OPTIONS}
     for fold in (2, 1):
         with pytest.raises(ConfigError, match="Give name="):
             xf.cross_validate(data, fold=fold, **options | {"name": None})
@@ -319,7 +320,7 @@ def test_each_repeat_has_new_folds_and_predicts_each_image_once(data, tmp_path):
 
 @pytest.mark.slow
 def test_random_folds_divide_patients_and_say_so(data, crossed):
-    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": crossed.path.parent, "epochs": 1, **SMALL}
+    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": crossed.path.parent, "epochs": 1, **OPTIONS}
     cv = xf.cross_validate(data, random_folds=True, **options)
     table = pd.read_csv(cv.path / "out_of_fold.csv")
     divided = int((table.groupby("patient")["fold"].nunique() > 1).sum())
@@ -333,7 +334,7 @@ def test_random_folds_divide_patients_and_say_so(data, crossed):
 
 @pytest.mark.slow
 def test_with_an_inner_validation_split_nothing_is_chosen_on_the_fold(data, crossed, tmp_path):
-    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "epochs": 1, **SMALL}
+    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "epochs": 1, **OPTIONS}
     cv = xf.cross_validate(data, inner_valid=0.3, **options)
     split = pd.read_csv(crossed.path / "split.csv", dtype=str, keep_default_na=False).set_index("image")
     found, tested = cv.out_of_fold, cv.predictions("test")
@@ -366,7 +367,7 @@ def test_with_an_inner_validation_split_nothing_is_chosen_on_the_fold(data, cros
 
 @pytest.mark.slow
 def test_two_cross_validations_are_compared_over_their_folds(data, crossed):
-    other = xf.cross_validate(data, folds=FOLDS, test_fraction=0.2, runs=crossed.path.parent, epochs=2, **SMALL)
+    other = xf.cross_validate(data, folds=FOLDS, test_fraction=0.2, runs=crossed.path.parent, epochs=2, **OPTIONS)
     found = xf.compare([crossed, other], split="valid", reference=crossed, resamples=20)
     rows = found.differences.set_index(["metric", "label"])
     row = rows.loc[("f1_macro", "")]

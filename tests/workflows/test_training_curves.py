@@ -14,7 +14,7 @@ import sklearn.metrics as skm
 import torch
 
 import xrayfast as xf
-from tests.conftest import SMALL, StopAfter
+from tests.conftest import INTERVALS, SMALL, StopAfter
 from xrayfast.errors import Interrupted, RunError, TrainingError
 from xrayfast.files.csv_tables import write_csv
 from xrayfast.learning.fastai_api import Callback
@@ -144,7 +144,7 @@ def test_masked_cells_count_in_no_training_metric(data_dir, tmp_path):
 
 def test_train_metrics_final_predicts_the_training_split_once_with_the_best_weights(data_dir, tmp_path):
     data = xf.open_data(data_dir)
-    run = xf.fit(data, runs=tmp_path, train_metrics="final", **OPTIONS)
+    run = xf.fit(data, runs=tmp_path, train_metrics="final", **OPTIONS | INTERVALS)
     train = data.subset("train")
     learn = xf.load(run)
     loader = learn.dls.test_dl(train.table["path"].tolist(), bs=8)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import xrayfast as xf
-from tests.conftest import SMALL
+from tests.conftest import INTERVALS, SMALL
 from tests.decisions import fit_decision
 from xrayfast.config import ResultsConfig, TrainConfig
 from xrayfast.errors import ConfigError
@@ -269,7 +269,7 @@ def two_classes(data_dir, tmp_path_factory):
     for name in ("covid-19", "normal"):
         shutil.copytree(data_dir / name, folder / "data" / name)
     data = xf.open_data(folder / "data", test_fraction=0.3)
-    run = xf.fit(data, runs=folder, name="two", epochs=1, reporter=NullReporter(note=notes.append), **SMALL)
+    run = xf.fit(data, runs=folder, name="two", epochs=1, reporter=NullReporter(note=notes.append), **SMALL | INTERVALS)
     return run, notes
 
 
