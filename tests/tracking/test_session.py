@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import xrayfast as xf
-from tests.conftest import SMALL, add_tiny_resnet
+from tests.conftest import INTERVALS, SMALL, add_tiny_resnet
 from xrayfast.cli import app
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError, Interrupted
@@ -22,7 +22,7 @@ EXACT = ["epoch", "train_loss", "valid_loss", "valid_auroc_macro", "lr"]
 def train(data_dir, runs, **options):
     add_tiny_resnet()
     data = xf.open_data(data_dir, test_fraction=0.2)
-    return xf.fit(data, runs=runs, name="a", unfreeze=True, epochs=2, **SMALL | options)
+    return xf.fit(data, runs=runs, name="a", unfreeze=True, epochs=2, **SMALL | INTERVALS | options)
 
 
 @pytest.fixture(scope="module")
