@@ -21,7 +21,7 @@ from xrayfast.reporting.markdown.methods import describe_methods
 from xrayfast.workflows.steps import members as steps
 from xrayfast.workflows.steps.cross_validation.fold_processes import FoldWatch
 
-OPTIONS = SMALL | {"unfreeze": True, "epochs": 1, "seed": 3, "resamples": 20}
+OPTIONS = SMALL | {"unfreeze": True, "epochs": 1, "seed": 3, "resamples": 20, "train_metrics": "final"}
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,7 @@ def test_its_files_describe_all_networks(pair, tmp_path):
     report = reported.report_path.read_text(encoding="utf-8")
     assert "2, averaged" in report and "3 to 4 (split 0)" in report and "Losses and metrics" in report
     assert "is of the first of 2 networks, <code>member-1</code>" in report
+    assert "Training values are from the weights at the end" in report and "--train-metrics final" not in report
     assert "; 2 networks; test split" in pair._repr_html_()
     for read in (pair.plot_history, pair.plot_batches):
         with pytest.raises(RunError, match="averages 2 runs and has no network of its own"):

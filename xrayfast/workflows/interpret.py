@@ -328,8 +328,8 @@ def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
         methods=describe_methods(run),
         training_images=network.training_images,
         overfitting=(
-            overfitting_in_final_metrics(run.metrics, best_epoch, run.task, run.config.train.tta, unit)
-            if run.has_train_predictions and best_epoch is not None
+            overfitting_in_final_metrics(network.metrics, best_epoch, run.task, run.config.train.tta, unit)
+            if network.has_train_predictions and best_epoch is not None
             else overfitting_in_history(history, best_epoch, run.task, info.history_unit or unit)
         ),
     )
