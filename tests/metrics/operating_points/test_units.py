@@ -133,6 +133,7 @@ def test_labels_of_a_unit():
     assert join_truth(truth, units, "multi").tolist() == [[1, 0], [0, -1], [0, 1], [-1, 1]]
     two = np.array([[1, 0], [0, 1], [1, 0], [1, 0], [-1, -1], [0, 1], [-1, -1]])
     assert join_truth(two, units, "single", positive=1).tolist() == [[0, 1], [1, 0], [0, 1], [-1, -1]]
+    assert join_truth(two, units, "single", positive=0).tolist() == [[1, 0], [1, 0], [-1, -1], [-1, -1]]
     assert join_truth(two, units, "single").tolist() == [[1, 1], [1, 0], [-1, -1], [-1, -1]]
 
 
