@@ -239,6 +239,7 @@ def test_a_window_of_one_is_a_threshold(roundtrip):
         (1900, 4096, 0, 4095),  # at the upper end
         (2047.5, 4095, 0, 4095),  # one value
         (2048, 3600, 248, 3847),  # more than a tenth
+        (2500, 4096, 452, 4547),  # as much as it adds at the other end
         (2048, 4400, -152, 4247),  # nothing
     ],
 )
