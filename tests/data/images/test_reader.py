@@ -349,6 +349,21 @@ def test_exif_orientation_is_applied(tmp_path, name, dtype):
     assert "EXIF orientation applied" in image.notes
 
 
+def test_each_exif_orientation_turns_the_image_as_the_standard_says(tmp_path):
+    """EXIF 2.32, tag 274: where the first row and the first column of the stored image are shown."""
+    stored = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    turned = {
+        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.T, 6: stored[::-1].T,
+        7: stored[::-1, ::-1].T, 8: stored[:, ::-1].T, 9: stored,
+    }  # fmt: skip
+    for orientation, expected in turned.items():
+        exif = Image.Exif()
+        exif[274] = orientation
+        image = read(saved(tmp_path, Image.fromarray(stored), f"{orientation}.png", exif=exif))
+        np.testing.assert_array_equal(image.pixels, expected, err_msg=str(orientation))
+        assert ("EXIF orientation applied" in image.notes) == (orientation in range(2, 9))
+
+
 @pytest.mark.parametrize("name", ["x.tif", "x.png", "x.webp"])
 def test_first_of_several_frames(tmp_path, name):
     frames = [Image.new("L", (8, 8), value) for value in (50, 100, 200)]
