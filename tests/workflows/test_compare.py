@@ -277,7 +277,8 @@ def test_patients_that_only_one_run_knows_count_for_both():
     truth, probability = many_labels(n=40)
     owners = np.repeat([f"P{i}" for i in range(20)], 2)
     known = RunPredictions(told(truth, probability, patients=owners), Decision("multi", LABELS))
-    unknown = RunPredictions(told(truth, probability**2, patients=[""] * 40), Decision("multi", LABELS))
+    calibrated = replace(told(truth, probability**2, patients=[""] * 40), raw=1 - probability)
+    unknown = RunPredictions(calibrated, Decision("multi", LABELS))
     for one, other in ((known, unknown), (unknown, known)):
         rows, _ = compare_pair(one, other, ["subset_accuracy"], 5, 0)
         assert [row["patients"] for row in rows] == [20] * 5
