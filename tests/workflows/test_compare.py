@@ -28,7 +28,7 @@ from xrayfast.metrics.summary import summarize
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
 from xrayfast.workflows.steps import paired
-from xrayfast.workflows.steps.paired import RunPredictions, compare_folds, compare_pair, correct_p_values
+from xrayfast.workflows.steps.paired import RunPredictions, align, compare_folds, compare_pair, correct_p_values
 
 LABELS = ("covid-19", "normal", "pneumonia", "tumour")
 
@@ -286,6 +286,17 @@ def test_patients_that_only_one_run_knows_count_for_both():
         assert rows[0]["p"] == mcnemar(*right, np.arange(40) // 2).p
         scores = one.predictions.probability[:, 2], other.predictions.probability[:, 2]
         assert rows[3]["p"] == delong_test(truth[:, 2], *scores, np.arange(40) // 2).p
+
+
+def test_pixels_are_compared_only_if_both_runs_read_dicom_files_with_the_same_window():
+    truth, probability = many_labels(n=3)
+    runs = [
+        RunPredictions(told(truth, probability), Decision("multi", LABELS), {"1.png": digest}, window)
+        for digest, window in (("x", "auto"), ("y", "auto"), ("y", "full"))
+    ]
+    assert align(runs[0], runs[1], LABELS) == "1 of the 3 images of the same name have different pixels: 1.png"
+    for one, other in ((0, 2), (1, 2)):
+        assert [rows.tolist() for rows in align(runs[one], runs[other], LABELS)] == [[0, 1, 2]] * 2
 
 
 def test_masked_labels_do_not_decide_whether_an_image_is_right():
