@@ -8,6 +8,7 @@ import torch
 
 from xrayfast.errors import WriteError
 from xrayfast.learning.fastai_api import CancelFitException
+from xrayfast.learning.randomness import generator_states, isolated_rng
 from xrayfast.learning.training import position
 from xrayfast.learning.training.metrics import SmoothLoss
 from xrayfast.learning.training.optional.batch_norm import PreciseBatchNorm
@@ -26,19 +27,21 @@ def made(monkeypatch):
     monkeypatch.setattr(position, "IMAGES", 6)
     monkeypatch.setattr(position, "SECONDS_BETWEEN_CHECKPOINTS", 60)
 
-    def make(*, of=None, interrupted=False, main=True, save=None, began=0.0, cbs=(), bad=False, losses=(), **changes):
+    def make(*, of=None, interrupted=False, main=True, save="list", began=0.0, cbs=(), bad=False, losses=(), **changes):
         saved_at = []
         batches = SimpleNamespace(restore=lambda state: None, losses=list(map(torch.tensor, losses)), state=dict)
         epoch = SimpleNamespace(
             began=time.perf_counter() - began, train_batches=batches, history=SimpleNamespace(rows=[1]), failure=None
         )
         answers = iter([interrupted, False, False])
-        callback = EpochPosition(epoch, lambda: next(answers), save or saved_at.append, main, of, {})
+        callback = EpochPosition(
+            epoch, lambda: next(answers), saved_at.append if save == "list" else save, main, of, {}
+        )
         loader = type("Loader", (), {"bs": 8, "n": 29, "own": None, "going_on": None, "__len__": lambda self: 4})()
         weight = torch.nn.Parameter(torch.tensor([torch.nan if bad else 1.0, 1.0]))
         learn = {
             "training": True, "iter": 1, "n_iter": 4, "n_epoch": 2, "pct_train": 0.0, "cbs": [*cbs], "own_cbs": [],
-            "dls": SimpleNamespace(train=loader, device=CPU), "model": torch.nn.ParameterList([weight]),
+            "dls": SimpleNamespace(train=loader, device=CPU), "model": torch.nn.ParameterList([torch.ones(2), weight]),
             "recorder": SimpleNamespace(smooth_loss=SmoothLoss()),
         }  # fmt: skip
         callback.learn = SimpleNamespace(**learn | changes)
@@ -65,6 +68,22 @@ def test_the_clock_the_schedule_and_the_smoothed_loss_go_on_once(made):
         callback.before_train()
     callback.after_train()
     assert callback.dls.train.going_on is None
+
+
+def test_random_numbers_go_on_and_a_damaged_position_is_refused(made):
+    with isolated_rng("test"):
+        tensors = {f"generators.{name}": state for name, state in generator_states(CPU).items()}
+        expected = torch.rand(3)
+        going_on = made(of=Position(2, 1.0, tensors)).dls.train.going_on
+        torch.manual_seed(7)
+        going_on.restore()
+        assert torch.equal(torch.rand(3), expected)
+    shapes = {"losses": 2, "lrs": 2, "lowest_lrs": 2, "total": (), "weight": ()}
+    tensors |= {f"batches.{name}": torch.zeros(shape) for name, shape in shapes.items()}
+    Position(2, 1.0, tensors).check(CPU)
+    for name in shapes:
+        with pytest.raises(ValueError, match="for 2 batches"):
+            Position(2, 1.0, tensors | {f"batches.{name}": torch.zeros(1)}).check(CPU)
 
 
 def test_images_of_batch_norm_are_restored_in_their_order(made):
@@ -147,6 +166,26 @@ def test_a_stop_is_not_forgotten_while_gradients_are_accumulated(made):
     adding.count = 0
     with pytest.raises(StoppedTraining, match="2 of 4"):
         callback.after_batch()
+
+
+def test_if_nothing_can_be_saved_a_stop_does_not_wait_for_a_step(made):
+    adding = AccumulateGradients(3)
+    adding.count = 1
+    callback = made(interrupted=True, cbs=[adding], save=None)
+    with pytest.raises(StoppedTraining, match=r"^; epoch 2 will start over, because your own callbacks can't resume"):
+        callback.after_batch()
+
+
+def test_the_scale_of_gradients_is_restored_once():
+    scalers = [torch.amp.GradScaler("cpu", init_scale=scale) for scale in (2.0, 8.0, 32.0)]
+    old, current, later = (scaler.state_dict() for scaler in scalers)
+    callback = EpochPosition(None, lambda: False, None, True, None, old)
+    callback.learn = SimpleNamespace(scaler=scalers[1])
+    callback.before_train()
+    assert scalers[1].state_dict() == old != current
+    scalers[1].load_state_dict(later)
+    callback.before_train()  # the next epoch
+    assert scalers[1].state_dict() == later
 
 
 def test_a_full_disk_ends_training_with_its_error(made):
