@@ -80,8 +80,7 @@ def halve(x: Floats32) -> Floats32:
     even, odd = x[:, ::2], x[:, 1::2]
     # Four sums, because `mean` over two axes of a reshaped array takes ten times as long.
     total: Floats32 = even[:, :, ::2] + even[:, :, 1::2] + odd[:, :, ::2] + odd[:, :, 1::2]
-    quarter: Floats32 = total * np.float32(0.25)
-    return quarter
+    return total * np.float32(0.25)
 
 
 def normalize_contrast(x: Floats32, sigma: float, where: Floats32 | None = None) -> Floats32:
@@ -100,8 +99,7 @@ def normalize_contrast(x: Floats32, sigma: float, where: Floats32 | None = None)
         weight = blur @ where @ blur.T + 1e-6
         difference = (x - (blur @ (x * where) @ blur.T) / weight) * where
         variance = (blur @ (difference * difference) @ blur.T) / weight
-    result: Floats32 = difference / np.sqrt(variance + _FAINT**2)
-    return result
+    return difference / np.sqrt(variance + _FAINT**2)
 
 
 def warp(x: Floats32, place: Floats32) -> Floats32:
@@ -113,8 +111,7 @@ def warp(x: Floats32, place: Floats32) -> Floats32:
             at u is that of the given image at u + stretch u + shift.
     """
     along_y, along_x, _, _ = _sampling(place, x.shape[-1])
-    result: Floats32 = along_y @ x @ along_x.transpose(0, 2, 1)
-    return result
+    return along_y @ x @ along_x.transpose(0, 2, 1)
 
 
 def _align(a: Floats32, b: Floats32, place: Floats32, steps: int) -> tuple[Floats32, Floats32]:
@@ -186,8 +183,7 @@ def _overlap(at_x: Floats32, at_y: Floats32, margin: float) -> Floats32:
     side = at_x.shape[-1]
 
     def inner(at: Floats32) -> Bools:
-        within: Bools = (at >= margin - 0.5) & (at <= side - 0.5 - margin)
-        return within
+        return (at >= margin - 0.5) & (at <= side - 0.5 - margin)
 
     own = inner(np.arange(side, dtype=np.float32))
     return ((own & inner(at_y))[:, :, None] & (own & inner(at_x))[:, None, :]).astype(np.float32)

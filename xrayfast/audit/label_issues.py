@@ -48,8 +48,7 @@ def rank_labels(truth: Integers, probability: npt.NDArray[np.floating], task: Ta
                 tables.append(found.assign(row=rows, column=column))
     columns = ["row", "column", "given", "proposed", "quality", "is_issue"]
     every: pd.DataFrame = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
-    ranked: pd.DataFrame = every.sort_values("quality", kind="stable", ignore_index=True).reindex(columns=columns)
-    return ranked
+    return every.sort_values("quality", kind="stable", ignore_index=True).reindex(columns=columns)
 
 
 def _rank(given: npt.NDArray[Any], probability: npt.NDArray[Any], proposed: npt.NDArray[Any]) -> pd.DataFrame:
@@ -60,5 +59,4 @@ def _rank(given: npt.NDArray[Any], probability: npt.NDArray[Any], proposed: npt.
     probability = probability / probability.sum(axis=1, keepdims=True)
     issue = find_label_issues(given, probability, n_jobs=1) & (given != proposed)
     quality = get_label_quality_scores(given, probability, method=QUALITY)
-    found: pd.DataFrame = pd.DataFrame({"given": given, "proposed": proposed, "quality": quality, "is_issue": issue})
-    return found
+    return pd.DataFrame({"given": given, "proposed": proposed, "quality": quality, "is_issue": issue})

@@ -137,8 +137,7 @@ def _others(index: Any, queries: Floats32, rows: Rows, keep: int) -> Rows:
     found = index.search(queries[rows], keep + 1)[1]
     own = found == rows[:, None] % index.ntotal
     own[~own.any(1), -1] = True  # with many equal points it may be missing; then drop the last
-    others: Rows = found[~own].reshape(len(rows), keep)
-    return others
+    return found[~own].reshape(len(rows), keep)
 
 
 def _import_faiss() -> Any:

@@ -72,8 +72,7 @@ def _projection(versions: Versions, rng: np.random.Generator) -> Floats32:
     numbers -= numbers.mean(0)
     whitened = np.linalg.inv(np.linalg.cholesky(within))
     _, directions = np.linalg.eigh(whitened @ (numbers.T @ numbers) @ whitened.T)
-    projection: Floats32 = (whitened.T @ directions[:, ::-1][:, :_DIMENSIONS]).astype(np.float32)
-    return projection
+    return (whitened.T @ directions[:, ::-1][:, :_DIMENSIONS]).astype(np.float32)
 
 
 def _project(versions: Versions, projection: Floats32) -> Floats32:

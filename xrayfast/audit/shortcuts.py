@@ -179,8 +179,7 @@ def _weighed(columns: Floats) -> Floats:
     varying = _drop_constant(columns)
     if not varying.shape[1]:
         return varying
-    weighed: Floats = (varying - varying.mean(0)) / varying.std(0) / np.sqrt(varying.shape[1])
-    return weighed
+    return (varying - varying.mean(0)) / varying.std(0) / np.sqrt(varying.shape[1])
 
 
 def _drop_constant(columns: Floats) -> Floats:

@@ -142,8 +142,7 @@ class Manifest(HasOverview):
             if known:
                 counts[name].append(int(self.table.loc[rows, "patient"].nunique()))
         rows_named = [*self.labels, "images", *(["patients"] if known else [])]
-        table: pd.DataFrame = pd.DataFrame(counts, index=rows_named)
-        return table
+        return pd.DataFrame(counts, index=rows_named)
 
     def flow(self) -> list[tuple[str, int]]:
         """Return descriptions and counts of images: in the source, left out, used, and in each split."""
@@ -155,8 +154,7 @@ class Manifest(HasOverview):
 
     def split_table(self) -> pd.DataFrame:
         """Return image, patient, split and labels: a run's `split.csv`, which can be reused as `split_file`."""
-        table: pd.DataFrame = self.table[["image", "patient", "split", "labels"]]
-        return table
+        return self.table[["image", "patient", "split", "labels"]]
 
     def redraw_splits(self, groups: Integers) -> Manifest:
         """Draw the drawn splits again, so that the images of one of the (N,) groups, or of one patient, share a split.
@@ -511,5 +509,4 @@ def _build_table(records: ImageRecords, splits: Sequence[str], labels: Sequence[
 
 def _texts(values: Sequence[str | None] | npt.NDArray[np.object_]) -> pd.Series[Any]:
     """Return a column in which None stays None; pandas would turn it into NaN."""
-    column: pd.Series[Any] = pd.Series(cast(Any, values), dtype=object)
-    return column
+    return pd.Series(cast(Any, values), dtype=object)

@@ -80,8 +80,7 @@ class _Sample:
     @cached_property
     def values(self) -> Floats32:
         """(64 * 64,) the values of the pixels."""
-        values: Floats32 = self.center.ravel().astype(np.float32)
-        return values
+        return self.center.ravel().astype(np.float32)
 
     @cached_property
     def mean(self) -> float:
@@ -91,8 +90,7 @@ class _Sample:
     @cached_property
     def steepest(self) -> Pixels:
         """(64, 64) the largest step from each pixel to those beside it."""
-        steepest: Pixels = self.steps.max(axis=0)
-        return steepest
+        return self.steps.max(axis=0)
 
     @cached_property
     def plain_middle(self) -> tuple[int, float]:
@@ -114,8 +112,7 @@ class _Sample:
     @cached_property
     def blocks(self) -> Floats32:
         """(256,) the means of 4 x 4 pixels."""
-        blocks: Floats32 = (_BLOCKS @ self.values.reshape(_SAMPLED, _SAMPLED) @ _BLOCKS.T).ravel()
-        return blocks
+        return (_BLOCKS @ self.values.reshape(_SAMPLED, _SAMPLED) @ _BLOCKS.T).ravel()
 
     @cached_property
     def variances(self) -> tuple[float, float]:
@@ -155,8 +152,7 @@ def _places(height: int, width: int) -> Places:
     """Return (5, 64, 64) places in an image's flat pixels: of a sample, and above, below, left and right of it."""
     rows, columns = (np.linspace(1, side - 2, _SAMPLED).round().astype(np.intp) for side in (height, width))
     beside = np.array([0, -width, width, -1, 1], np.intp)
-    places: Places = rows[:, None] * width + columns + beside[:, None, None]
-    return places
+    return rows[:, None] * width + columns + beside[:, None, None]
 
 
 def _shares_outside(first: int, last: int) -> tuple[float, float]:
@@ -167,8 +163,7 @@ def _shares_outside(first: int, last: int) -> tuple[float, float]:
 def _jumps(steps: Floats32) -> Floats32:
     """Return each step over the larger of the steps `_AROUND` lines before and after it, if there are both."""
     around = np.maximum(steps[: -2 * _AROUND], steps[2 * _AROUND :])
-    jumps: Floats32 = steps[_AROUND:-_AROUND] / (around + 1)
-    return jumps
+    return steps[_AROUND:-_AROUND] / (around + 1)
 
 
 def _means(steps: Pixels) -> Floats32:
@@ -407,8 +402,7 @@ def _is_half_alike(row: bytes, way: int) -> bool:
     """
     half, every = len(row) // 2, max(1, len(row) // 24)
     second = row[-half::every] if way == 1 else row[: -half - 1 : -every]
-    unlike: int = sum(map(abs, map(sub, row[:half:every], second)))
-    return unlike < 96
+    return sum(map(abs, map(sub, row[:half:every], second))) < 96
 
 
 def _are_halves_alike(pixels: Pixels, way: int) -> bool:

@@ -115,5 +115,4 @@ def _straight_slopes(edge: Places, length: int) -> Floats:
     edges = edge[starts[:, None] + rows]
     slopes = (edges[:, -1] - edges[:, 0]) / length
     off = np.abs(edges - (edges[:, :1] + slopes[:, None] * rows)).max(axis=1)
-    found: Floats = slopes[(off <= _OFF_LINE) & (edges.min(axis=1) > 0) & (edges.max(axis=1) < _FURTHEST)]
-    return found
+    return slopes[(off <= _OFF_LINE) & (edges.min(axis=1) > 0) & (edges.max(axis=1) < _FURTHEST)]

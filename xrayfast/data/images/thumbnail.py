@@ -59,8 +59,7 @@ def _weights() -> Floats32:
     for half in (_NOT_TWO, _NOT_THREE):
         of_pixels = np.kron(np.hstack([half, np.fliplr(half)]), np.full((32, 4), 1 / 256 / 100))
         found.append(of_pixels - of_pixels.mean())
-    weights: Floats32 = np.array(found, np.float32).reshape(4, -1).T.copy()
-    return weights
+    return np.array(found, np.float32).reshape(4, -1).T.copy()
 
 
 _WEIGHTS = _weights()

@@ -106,8 +106,7 @@ def merge_labels(matrix: Targets, names: Sequence[str]) -> tuple[list[str], Targ
 
 def merge_columns(columns: Targets) -> Targets:
     """Merge (N, K) targets of one label into (N,) targets: see `merge_labels`."""
-    merged: Targets = np.where((columns == 1).any(1), np.float32(1), columns.max(1))  # max of NaN and anything is NaN
-    return merged
+    return np.where((columns == 1).any(1), np.float32(1), columns.max(1))
 
 
 def infer_task(targets: Targets) -> Task:

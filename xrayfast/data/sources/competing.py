@@ -218,8 +218,7 @@ def _differing_rows(names: Sequence[str], raw: Targets, others: Sequence[str], o
     if not common or len(common) < _SHARE * len(two):
         return None
     a, b = (np.column_stack([columns[key] for key in common]) for columns in (one, two))
-    differ: Bools = (((a == 1) & (b == 0)) | ((a == 0) & (b == 1))).any(1)
-    return differ
+    return (((a == 1) & (b == 0)) | ((a == 0) & (b == 1))).any(1)
 
 
 def _by_key(names: Sequence[str], raw: Targets) -> Mapping[str, Floats32]:

@@ -276,5 +276,4 @@ class _Moves:
         """Return for how many labels each group is the last one in its split, (len(groups),)."""
         last = self.held == 1
         labels = np.flatnonzero(last.any(1))
-        lost: Ints = (self.has[np.ix_(groups, labels)] & last.T[self.place[groups]][:, labels]).sum(1)
-        return lost
+        return (self.has[np.ix_(groups, labels)] & last.T[self.place[groups]][:, labels]).sum(1)

@@ -214,8 +214,7 @@ def _resolve_bits(codes: Codes, width: int, layout: PixelLayout, is_rgb: bool = 
 
 
 def _lowest_bits(codes: Codes, bits: int) -> Codes:
-    kept: Codes = codes & codes.dtype.type(2**bits - 1)
-    return kept
+    return codes & codes.dtype.type(2**bits - 1)
 
 
 def _reshape(codes: Codes, layout: PixelLayout, by_plane: bool) -> Codes:

@@ -24,8 +24,7 @@ class Lut:
     def __call__(self, values: Values) -> Values:
         """Look up values; the result has the same shape."""
         indices = np.clip(np.floor(values + 0.5) - self.first, 0, len(self.entries) - 1)
-        mapped: Values = self.entries[indices.astype(np.int64)]
-        return mapped
+        return self.entries[indices.astype(np.int64)]
 
     def to_unit(self, values: Values) -> Values:
         """Look up values and return them as shares of `top`."""

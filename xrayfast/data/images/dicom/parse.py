@@ -130,8 +130,7 @@ class DicomFile:
                 "expected one. Export the file again."
             )
         if of_bytes and raw.VR == "OW" and self.syntax == EXPLICIT_BIG:
-            swapped: bytes = np.frombuffer(raw.value, np.uint16, len(raw.value) // 2).byteswap().tobytes()
-            return swapped
+            return np.frombuffer(raw.value, np.uint16, len(raw.value) // 2).byteswap().tobytes()
         return raw.value
 
 

@@ -76,8 +76,7 @@ def _decode_lossless(frame: bytes, rows: int, columns: int, samples: int, bits: 
     image.SetPhotometricInterpretation(photometric(photometric.RGB if samples > 1 else photometric.MONOCHROME2))
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
     image.SetPixelFormat(gdcm.PixelFormat(samples, 16 if bits > 8 else 8, bits, bits - 1, 0))
-    text: str = image.GetBuffer()  # bytes, as a str
-    return text.encode("utf-8", "surrogateescape")
+    return image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM returns bytes as a str
 
 
 def _decode_jpeg_ls(frame: bytes, rows: int, columns: int, samples: int, bits: int) -> bytes:

@@ -104,8 +104,7 @@ def _sample_by_patient(patients: Sequence[str]) -> list[int]:
     order = np.argsort(TextColumn.of(patients).codes, kind="stable")
     starts = np.linspace(0, max(len(order) - _IN_A_ROW, 0), _MOST_HEADERS // _IN_A_ROW, dtype=int)
     places = np.unique(starts[:, None] + np.arange(_IN_A_ROW)) if len(order) > _MOST_HEADERS else np.arange(len(order))
-    found: list[int] = np.sort(order[places]).tolist()
-    return found
+    return np.sort(order[places]).tolist()
 
 
 def _note_issuers(headers: Sequence[Header]) -> list[str]:

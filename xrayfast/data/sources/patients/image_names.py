@@ -174,8 +174,7 @@ def _search(pattern: str, names: Sequence[str], option: str) -> list[str]:
             f"{option}: '{pattern}' takes more than {limit:.0f} s on {plural(len(names), 'name')}; expected a "
             f"pattern without nested repeats, such as (a+)+, and without several .* in a row."
         ) from None
-    found: list[str] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 def _search_names(names: Sequence[str]) -> tuple[list[str], list[str], Counter[str]]:
