@@ -121,6 +121,17 @@ def test_shrinking_averages(images):
     assert float(out.std()) < 0.75 * float(images.std()), "noise of single pixels is smoothed, not sampled"
 
 
+def test_an_image_that_is_rotated_or_scaled_keeps_its_place_in_the_batch():
+    values = torch.arange(1, 9) / 10
+    draws = torch.rand(augment.AFFINE_DRAWS, 8)
+    draws[1] = draws[3] = torch.tensor([0.999, 0.0] * 4)  # every other image
+    draws[2] = 0.0
+    out = augment.random_affine(values.view(8, 1, 1, 1).expand(8, 1, 20, 20).contiguous(), draws)
+    torch.testing.assert_close(out[:, 0, 10, 10], values)
+    changed = (out != values.view(8, 1, 1, 1)).flatten(1).any(dim=1)
+    assert changed.tolist() == [False, True] * 4
+
+
 def test_mixup_is_the_weighted_mean(images):
     share = torch.tensor([0.0, 1.0, 0.25, 0.5] * 4)
     expected = share.numpy()[:, None, None, None] * images.numpy()

@@ -59,6 +59,7 @@ def test_a_batch_has_the_targets_of_both_images_and_their_shares():
         mixed, (target, other, share), images = batch(torch.arange(6), mixup=0.4, cutmix=0.0)
         assert target.tolist() == list(range(6)) and sorted(other.tolist()) == list(range(6))
         torch.testing.assert_close(mixed, mixup(images, images[other], share))
+        assert len(share.unique()) == 6, "each image has its own share"
         shares = {True: [], False: []}
         for _ in range(20):
             mixed, (_, other, share), images = batch(torch.arange(6), mixup=1e4, cutmix=1.0)

@@ -1,9 +1,11 @@
 """`--ema`: the network is validated and saved with the moving average of its weights."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import xrayfast as xf
 from tests.conftest import SMALL
@@ -11,6 +13,7 @@ from xrayfast.config import EMA_DECAY, Config
 from xrayfast.errors import RunError
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training.checkpoint import AVERAGE, Checkpoint
+from xrayfast.learning.training.optional.averaging import AverageWeights
 
 DECAY = 0.6
 
@@ -137,3 +140,17 @@ def test_validation_best_epoch_and_predictions_use_the_average(run, tmp_path):
         Checkpoint.read(tmp_path, checksums=True)
     assert f"| Moving average of the weights | decay {DECAY} |" in run.model_card_path.read_text()
     assert xf.load(run).average.decay == DECAY and Path(run.path / "config.yaml").read_text().count(f"ema: {DECAY}")
+
+
+def test_a_restored_average_goes_on_after_its_steps():
+    model = torch.nn.Linear(2, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    average = AverageWeights(0.9)
+    average.learn = SimpleNamespace(model=model)
+    average.restore({"weight": torch.full((1, 2), 3.0)}, 5)
+    average.before_train()
+    assert model.weight.tolist() == [[3.0, 3.0]]
+    average.after_step()  # the average of step 6 keeps 6 / 15
+    average.after_train()
+    assert model.weight.flatten().tolist() == pytest.approx([0.4 * 1 + 0.6 * 3] * 2)
+    assert average.steps == 6

@@ -46,6 +46,22 @@ def test_each_image_is_drawn_as_often_as_its_share_rounded():
     assert sorted(draw_balanced(np.ones(9), Random(3))) == list(range(9))
 
 
+def test_classes_are_drawn_in_random_order():
+    classes = np.repeat([0, 1, 2], [140, 50, 10])
+    drawn = classes[draw_balanced(sampling_weights(np.eye(3, dtype=int)[classes]), Random(0))]
+    for half in (drawn[:100], drawn[100:]):
+        assert np.bincount(half).min() > 20, "of 33 per class"
+
+
+def test_no_image_is_lost_by_rounding():
+    class Lowest(Random):
+        def random(self):
+            return 0.0
+
+    for n in range(2, 60):
+        assert len(draw_balanced(np.full(n, 0.1), Lowest())) == n
+
+
 @pytest.fixture(scope="module")
 def uneven(data_dir):
     """Twelve images of one class, four of another and two of the third in the training split."""
