@@ -1,6 +1,9 @@
 """Output to a terminal, a pipe and a file."""
 
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,3 +118,13 @@ def test_with_two_classes_the_headline_shows_auroc_and_average_precision_of_the_
     assert f"AUROC of covid {format_estimate(row['auroc'], ends['auroc'])}" in text
     assert f"Average precision of covid {format_estimate(row['ap'], ends['ap'])}" in text
     assert "AUROC, macro" not in text and "Mean average precision" not in text
+
+
+def test_a_width_of_0_does_not_hide_the_output(printed):
+    assert printed("0")[1:] == ["images/00001601_012.jpg  0.953 (0.930 to 0.971)  −0.012 (−0.031 to +0.008)   1,200"]
+
+
+def test_a_width_of_0_does_not_hide_help_and_errors():
+    command = [sys.executable, "-m", "xrayfast", "fit", "--nonsense"]
+    ended = subprocess.run(command, env=os.environ | {"COLUMNS": "0"}, capture_output=True, text=True)
+    assert (ended.returncode, "No such option: --nonsense" in ended.stderr) == (2, True)

@@ -200,6 +200,16 @@ def test_options_that_do_not_exist_are_named(client, query):
     assert answer.status_code == 400 and "expected image or saliency" in answer.json()["error"]
 
 
+def test_an_option_that_is_given_twice_is_refused(client):
+    answer = client.post("/api/predict?image=true&image=false", files=[("files", ("a", b"a"))])
+    assert answer.status_code == 400 and "found image more than once" in answer.json()["error"]
+
+
+def test_a_form_without_a_boundary_is_told_that_it_lacks_one(client):
+    answer = client.post("/api/predict", content=b"a", headers={"Content-Type": "multipart/form-data"})
+    assert answer.status_code == 415 and "expected multipart/form-data with a boundary" in answer.json()["error"]
+
+
 def test_twenty_requests_at_once_are_answered_in_order(classifier, images, monkeypatch):
     import httpx2
 

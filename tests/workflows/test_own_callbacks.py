@@ -9,7 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.callback.core import CancelBatchException, CancelEpochException, CancelTrainException, FetchPredsCallback
+from fastai.callback.core import (
+    CancelBatchException,
+    CancelEpochException,
+    CancelStepException,
+    CancelTrainException,
+    FetchPredsCallback,
+)
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.progress import CSVLogger, ProgressCallback
 from fastai.callback.schedule import ParamScheduler
@@ -34,7 +40,12 @@ from xrayfast.learning.training.metrics import build_epoch_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
 from xrayfast.runs.history import History, valid_column
 from xrayfast.runs.predictions import Predictions
-from xrayfast.workflows.steps.finishing import describe_changed_validation
+from xrayfast.workflows.steps.finishing import (
+    describe_changed_validation,
+    describe_constant_outputs,
+    describe_untrained,
+    head_weights,
+)
 
 pytestmark = pytest.mark.usefixtures("tiny_vgg_arch")
 
@@ -383,6 +394,48 @@ def test_an_image_of_a_rare_label_that_rounding_moves_is_not_noted_as_a_changed_
         names, none = np.arange(200).astype(str).astype(object), np.zeros(200)
         saved = Predictions(("a", "b", "c"), names, names, truth, raw, none, raw)
         assert (describe_changed_validation(learn, history, saved) is not None) == is_changed
+
+
+class NoStep(Callback):
+    def before_step(self):
+        raise CancelStepException
+
+
+def not_a_number(outputs, targets):
+    return float("nan")
+
+
+def test_training_that_changes_nothing_and_a_metric_without_values_are_remarked(data_dir, tmp_path):
+    run = xf.fit(data_dir, runs=tmp_path, cbs=[NoStep()], metrics=[not_a_number, accuracy], **SETTINGS)
+    text = "\n".join(run.info.remarks)
+    assert "changed the head's weights by less than 0.01%: the network has learned nothing" in text
+    assert "the loss (constant), or NoStep." in text
+    assert "not a finite number in any epoch, so that their columns are empty: not_a_number." in text
+
+
+@pytest.mark.parametrize(
+    ("change", "is_remarked"),
+    [
+        (lambda w: w * 0.9, True),  # weight decay alone
+        (lambda w: w + 1e-9, True),
+        (lambda w: w.flip(0), False),
+        (lambda w: w * (1 + 1e-3 * torch.arange(6.0).view(2, 3)), False),
+    ],
+)
+def test_weights_that_only_decay_are_untrained(change, is_remarked):
+    head = torch.nn.Linear(3, 2)
+    learn = SimpleNamespace(groups=[SimpleNamespace(parameters=list(head.parameters()))], own_cbs=[])
+    before = head_weights(learn)
+    head.weight.data = change(head.weight.data)
+    assert (describe_untrained(before, learn) is not None) == is_remarked
+
+
+@pytest.mark.parametrize(("difference", "is_remarked"), [(0.0, True), (1e-9, True), (1e-4, False)])
+def test_probabilities_that_do_not_depend_on_the_image_are_remarked(difference, is_remarked):
+    raw, names = np.full((3, 2), 0.5), np.arange(3).astype(str).astype(object)
+    raw[0, 1] += difference
+    saved = Predictions(("a", "b"), names, names, np.eye(3, 2, dtype=int), raw, np.zeros(3), raw)
+    assert (describe_constant_outputs(saved) is not None) == is_remarked
 
 
 class SkipBatches(Callback):

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from typer.testing import CliRunner
 import xrayfast as xf
 from tests.conftest import SMALL, UNCHECKED, StopAfter, tiny_resnet
 from xrayfast.cli import app
-from xrayfast.errors import ConfigError, Interrupted, WeightsError
+from xrayfast.errors import ConfigError, Interrupted, TrainingError, WeightsError
 from xrayfast.learning.augment import augment
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import read_weights
+from xrayfast.learning.own_failures import name_own_code
 from xrayfast.learning.training.frozen_features import caching_problem
 from xrayfast.progress import NullReporter
 
@@ -248,3 +250,11 @@ def test_a_run_of_own_code_is_saved_from_a_learner(data, tmp_path):
     assert any(
         text.startswith("The run uses the user's own code: arch Whole, loss <lambda>") for text in run.info.remarks
     )
+
+
+def test_a_loss_without_gradient_is_named_as_such():
+    learn = SimpleNamespace(own_cbs=[], loss_func=None, is_own=True, model=torch.nn.Linear(1, 1))
+    with pytest.raises(RuntimeError) as caught:
+        torch.zeros(()).backward()
+    named = name_own_code(caught.value, learn)
+    assert isinstance(named, TrainingError) and "No gradient reaches the network" in str(named)

@@ -179,3 +179,23 @@ def test_a_file_given_twice_has_one_row_and_a_note(tiny_run, tmp_path, monkeypat
     table = xf.predict(tiny_run, ["1.png", "./1.png", str(tmp_path / "1.png")], note=notes.append)
     assert table["file"].tolist() == ["1.png"]
     assert notes[0] == f"2 files given more than once, but predicted once: ./1.png, {tmp_path / '1.png'}."
+
+
+def test_the_same_image_in_two_files_is_noted(tiny_run, tmp_path):
+    for name, gray in (("1.png", 90), ("2.png", 40), ("3.png", 90)):
+        Image.effect_noise((64, 64), gray).save(tmp_path / name)
+    shutil.copy(tmp_path / "1.png", tmp_path / "0.png")
+    (tmp_path / "4.png").write_bytes(b"no image")
+    (tmp_path / "5.png").write_bytes(b"no image")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "2.png", "2.png")
+    notes = []
+    table = xf.predict(tiny_run, [tmp_path / "a.zip", tmp_path], note=notes.append)
+    assert len(table) == 7
+    assert [text for text in notes if "pixels of an earlier file" in text] == [
+        f"2 files with the pixels of an earlier file, each predicted: {tmp_path / '1.png'} (as {tmp_path / '0.png'}), "
+        f"{tmp_path / '2.png'} (as {tmp_path / 'a.zip' / '2.png'})."
+    ]
+    notes.clear()
+    xf.predict(tiny_run, [tmp_path / "1.png", tmp_path / "2.png", tmp_path / "3.png"], note=notes.append)
+    assert not [text for text in notes if "earlier file" in text]

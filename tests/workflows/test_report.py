@@ -341,3 +341,9 @@ def test_a_table_given_twice_is_noted():
     table = single()
     [note] = [note for note in xf.report([table, table], resamples=0).notes if "equal" in note]
     assert note == "DataFrame 2: all its probabilities are equal to those of DataFrame 1: it may be a copy."
+
+
+def test_a_run_is_no_table_of_predictions(tmp_path):
+    (tmp_path / "run.json").touch()
+    with pytest.raises(DataError, match=rf"{tmp_path}: is a run's folder.*interpret"):
+        report(tmp_path)

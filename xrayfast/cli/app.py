@@ -175,6 +175,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", "Unable to import Axes3D")
     # To look for plugins pydantic reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    if os.environ.get("COLUMNS", "").strip("0") == "":
+        os.environ.pop("COLUMNS", None)  # 0, as of some containers: rich would print nothing at all
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a pipe on Windows encodes only 256 characters
     exit_codes: list[int] = []

@@ -37,7 +37,13 @@ def require_usual_torch(*, training: bool) -> None:
     Raises:
         ConfigError: a setting is not torch's default.
     """
-    changed = {"torch.set_default_dtype(torch.float32)": torch.get_default_dtype() is not torch.float32}
+    default = torch.empty(0).device.type  # not torch.get_default_device(), which old versions don't tell of `with`
+    changed = {
+        "torch.set_default_dtype(torch.float32)": torch.get_default_dtype() is not torch.float32,
+        # Initial weights would be drawn by the generator of another device.
+        "torch.set_default_device('cpu') (device= sets where to compute)": default != "cpu"
+        and (training or default == "meta"),
+    }
     if training:
         changed["torch.set_grad_enabled(True)"] = not torch.is_grad_enabled()
         changed["code outside of torch.inference_mode"] = torch.is_inference_mode_enabled()

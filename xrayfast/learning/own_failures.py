@@ -43,6 +43,11 @@ def name_own_code(error: Exception, learn: Any) -> Exception:
             place = f" ({shown}, line {line}, in {frame.f_code.co_name})"
     if isinstance(error, torch.OutOfMemoryError):
         return TrainingError(_out_of_memory(learn, str(texts[0]) if texts else ""))
+    if "does not require grad" in str(cause):
+        return TrainingError(
+            "No gradient reaches the network, because the loss does not depend on weights that train: look for "
+            f"detach, .data, no_grad or a constant in {owner[0].lower() + owner[1:] if owner else 'your own code'}."
+        )
     if not owner:
         return error
     text = f": {texts[0]}" if texts and cause is error else ""

@@ -64,7 +64,7 @@ def open_console(file: TextIO) -> Console:
     console = Console(file=file, highlight=False)
     console.on_broken_pipe = partial(discard, file)  # type: ignore[method-assign]  # rich would end the process
     console.soft_wrap = not console.is_terminal
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    if console.width < 1 or not (console.is_terminal or "COLUMNS" in os.environ):
         console.width = WIDE
     return console
 

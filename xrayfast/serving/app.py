@@ -90,10 +90,13 @@ def _json(answer: BaseModel) -> Response:
 def _read_options(request: Request) -> dict[str, bool]:
     """Return the options of the query, which are false by default."""
     options = dict.fromkeys(OPTIONS, False)
-    for name, value in request.query_params.multi_items():
+    given = request.query_params.multi_items()
+    for name, value in given:
         shown = truncate(escape_hidden(f"{name}={value}"), LONGEST_NAME)
         if name not in OPTIONS or value not in ("true", "false"):
             raise HTTPException(400, f"found {shown}; expected {' or '.join(OPTIONS)}, each true or false.")
+        if [other for other, _ in given].count(name) > 1:
+            raise HTTPException(400, f"found {name} more than once; expected it once, true or false.")
         options[name] = value == "true"
     return options
 

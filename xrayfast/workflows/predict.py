@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -148,11 +149,14 @@ def predict(
             _each(note, [] if units else check_unit(predictor.decision))
             tables: list[pd.DataFrame] = []
             notes: list[tuple[str, ...]] = []
+            digests: list[bytes | None] = []
             reporter.preparing("predicting", 0, len(files))
             for chunk in contents.chunks(partial(reporter.preparing, "predicting")):
                 names = files[len(notes) : len(notes) + len(chunk)]
                 tables.append(tabulate(predictor, names, chunk, abstain_below, tta, batch_size))
                 notes += [content.notes if isinstance(content, Radiograph) else () for content in chunk]
+                digests += map(_digest, chunk)
+        _each(note, _describe_copies(_shown(files), digests))
         _each(note, describe_notes(_shown(files), notes))
     table = pd.concat(tables, ignore_index=True)
     if units:
@@ -194,6 +198,26 @@ def _describe_files(files: Sequence[str], left_out: Sequence[str], repeated: Seq
     if left_out := keep_unlabeled(left_out, files):
         notes.append(f"{plural(len(left_out), 'file')} left out, because hidden or not an image: {shorten(left_out)}.")
     return notes
+
+
+def _digest(content: Radiograph | str) -> bytes | None:
+    """Return a digest of an image's pixels, None if it can't be read."""
+    if isinstance(content, str):
+        return None
+    return hashlib.blake2b(np.ascontiguousarray(content.pixels), digest_size=16).digest()
+
+
+def _describe_copies(files: Sequence[str], digests: Sequence[bytes | None]) -> list[str]:
+    """Return a note on images whose pixels are those of an earlier one."""
+    first = dict[bytes | None, str]({None: ""})
+    copies = [
+        f"{file} (as {other})"
+        for file, digest in zip(files, digests, strict=True)
+        if (other := first.setdefault(digest, file)) not in ("", file)
+    ]
+    if not copies:
+        return []
+    return [f"{plural(len(copies), 'file')} with the pixels of an earlier file, each predicted: {shorten(copies)}."]
 
 
 def _members(runs: Sequence[Run]) -> list[Run]:

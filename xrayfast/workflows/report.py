@@ -18,6 +18,7 @@ from xrayfast.errors.advice import advise
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.atomic import write_json, write_text
 from xrayfast.files.csv_tables import write_csv
+from xrayfast.files.intact import INFO_FILE
 from xrayfast.files.run_lock import lock_output
 from xrayfast.files.writable import PAGE_MARK, require_replaceable
 from xrayfast.metrics.claims.headline import HeadlineFacts, headline_warnings
@@ -109,6 +110,11 @@ def report(
     sources = [Path(source) if isinstance(source, str) else source for source in given]
     if not sources:
         raise DataError("found no predictions; expected a CSV file or a DataFrame.")
+    if run := next((one for one in sources if isinstance(one, Path) and (one / INFO_FILE).is_file()), None):
+        raise DataError(
+            f"{run}: is a run's folder; expected a table of predictions. 'xrayfast interpret {run}' writes a run's "
+            "report."
+        )
     groups = (by,) if isinstance(by, str) else tuple(by)
     first, *others = (read_prediction_table(source, task, patient_col, groups) for source in sources)
     found, notes = first.predictions, list(first.notes)

@@ -61,7 +61,7 @@ def test_joined_columns_and_notes(tmp_path):
         ("A = b,,c", ["line 1: found 'A = b,,c'"]),
         ("A|B = c", ["line 1", "expected LABEL = SYNONYM"]),
         ("A = x\n\nB = X", ["map.txt line 3: 'X' means 'B' here and 'A' in line 1"]),
-        ("A = B\nB = C", ["line 2: 'B' means 'B' here and 'A' in line 1"]),
+        ("A = B\nB = C", ["line 2: 'B' means 'B' here and 'A' in line 1", "list the synonyms of 'B' in line 1."]),
         ("B = C\nA = B", ["line 2: 'B' means 'A' here and 'B' in line 1"]),
         ("", ["found no lines"]),
         ("# A = b", ["found no lines"]),

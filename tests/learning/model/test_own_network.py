@@ -223,3 +223,10 @@ def test_a_splitter_gives_the_groups():
 def test_a_splitter_whose_groups_are_no_partition_is_refused(splitter, message):
     with pytest.raises(ConfigError, match=message):
         build(maps, splitter)
+
+
+def test_parameters_that_the_user_froze_are_noted():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    assert len(build(net).notes) == 1
+    net[0].requires_grad_(False)
+    assert build(net).notes[1].startswith("2 parameters of Sequential with requires_grad=False will be trained")

@@ -230,6 +230,7 @@ def test_fp16_skips_a_step_whose_gradients_overflow_and_goes_on_with_a_smaller_s
     [
         (lambda: torch.autocast("cpu", dtype=torch.bfloat16), r"code outside of torch\.autocast"),
         (torch.inference_mode, r"torch.set_grad_enabled\(True\) and code outside of torch\.inference_mode"),
+        (lambda: torch.device("meta"), r"expected torch\.set_default_device\('cpu'\) \(device= sets where"),
         (torch.no_grad, r"expected torch\.set_grad_enabled\(True\)"),
     ],
 )
@@ -246,4 +247,9 @@ def test_nothing_is_trained_with_other_settings_of_torch(data_dir, tmp_path, set
 def test_nothing_is_predicted_in_another_default_type(tiny_run, data_dir, monkeypatch):
     monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float64)
     with pytest.raises(ConfigError, match=r"expected torch.set_default_dtype\(torch.float32\)"):
+        xf.predict(tiny_run, data_dir / "normal")
+
+
+def test_nothing_is_predicted_on_the_meta_device(tiny_run, data_dir):
+    with torch.device("meta"), pytest.raises(ConfigError, match=r"expected torch.set_default_device\('cpu'\)"):
         xf.predict(tiny_run, data_dir / "normal")

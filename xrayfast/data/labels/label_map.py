@@ -105,10 +105,12 @@ def read_label_map(path: Path) -> LabelMap:
         for name in (label, *others):
             other, first = meaning.setdefault(normalize_label(name), (label, number))
             if normalize_label(other) != normalize_label(label):
+                swapped = f"swap its sides, such as '{name} = {label}'"
+                joined = f"list the synonyms of '{name}' in line {first}"
                 raise ConfigFileError(
                     f"{path.name} line {number}: '{name}' means '{label}' here and '{other}' in line {first}; expected "
                     "one label for each name. The label is on the left, its synonyms are on the right: remove a "
-                    f"line, or swap its sides, such as '{name} = {label}'."
+                    f"line, or {joined if name == label else swapped}."
                 )
         synonyms.update({name: meaning[normalize_label(label)][0] for name in others})
     if not synonyms:

@@ -122,8 +122,16 @@ def build_own_network(
         model.register_forward_pre_hook(make_contiguous)
     with isolated_rng("probe"):
         groups = _groups(code.get("splitter"), model, blocks, grouping, probe, name)
-    notes = (note, *unused_note(unused, weights))
+    frozen = sum(not parameter.requires_grad for parameter in net.parameters())
+    notes = (note, *([_describe_frozen(name, frozen)] if frozen else []), *unused_note(unused, weights))
     return LayeredNetwork(model, groups, "none" if whole else head, source, notes)
+
+
+def _describe_frozen(name: str, frozen: int) -> str:
+    return (
+        f"{plural(frozen, 'parameter')} of {name} with requires_grad=False will be trained all the same: which layers "
+        "train is set by --unfreeze, --unfreeze-blocks and a splitter. Make what must not change a buffer."
+    )
 
 
 def network_of_run(model: ModelConfig, n_out: int, weights: Path, arch: Callable[..., Any] | None = None) -> nn.Module:

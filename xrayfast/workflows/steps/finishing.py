@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from xrayfast.config import PREDICTED_SPLITS, Config
 from xrayfast.data.splits.words import Split
@@ -15,6 +17,7 @@ from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.learner import RadiographLearner
+from xrayfast.learning.training.metrics import OwnMetric
 from xrayfast.metrics.registry import history_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
 from xrayfast.progress import Reporter
@@ -46,6 +49,54 @@ def describe_instability(history: History) -> str | None:
         f"of the first batch was {first:.3g}. The learning rate may be too high: {worst['lr']:.3g} at the end of that "
         "epoch. Use a lower --lr; 'xrayfast lr-find' suggests one."
     )
+
+
+UNTRAINED = 1e-4
+"""Change of the head's weights, other than in scale, below which nothing was trained: at a learning rate of 1e-6, ten
+steps change them by 2.5e-4."""
+
+
+def head_weights(learn: RadiographLearner) -> list[Tensor]:
+    """Return copies of the weight matrices of the last layer group, which every phase trains."""
+    return [parameter.detach().clone() for parameter in learn.groups[-1].parameters if parameter.ndim > 1]
+
+
+def describe_untrained(before: Sequence[Tensor], learn: RadiographLearner) -> str | None:
+    """Return a remark if training did not turn the head's weights; weight decay alone changes only their scale."""
+    changes = [
+        float((new - old * torch.sum(old * new) / old.square().sum()).norm() / new.norm())
+        for old, new in zip(before, head_weights(learn), strict=True)
+    ]
+    if not changes or not max(changes) < UNTRAINED:
+        return None
+    own = f", or {learn.own_code['cbs']}" if learn.own_cbs else ""
+    return (
+        f"Training changed the head's weights by less than {UNTRAINED:.2%}: the network has learned nothing. The cause "
+        f"may be --lr or --clip-grad (too small), the loss (constant){own}."
+    )
+
+
+def describe_empty_metrics(learn: RadiographLearner, history: History) -> str | None:
+    """Return a remark on the user's own metrics that were not a finite number in any epoch."""
+    names = [metric.name for metric in learn.metrics if isinstance(metric, OwnMetric)]
+    empty = [name for name in names if all(row.get(valid_column(name)) is None for row in history.rows)]
+    if not (empty and history.rows):
+        return None
+    return f"Metrics that were not a finite number in any epoch, so that their columns are empty: {shorten(empty)}."
+
+
+def describe_constant_outputs(saved: Predictions) -> str | None:
+    """Return a remark if all images of the validation split have the same probabilities."""
+    if len(saved) < 2 or np.ptp(saved.raw, axis=0).max() > SAME_PROBABILITY:
+        return None
+    return (
+        f"All {len(saved):,} validation images have the same probabilities: the outputs do not depend on the image. "
+        "Train for more epochs, or with another --lr; an own network may not use its input."
+    )
+
+
+SAME_PROBABILITY = 1e-7
+"""Difference of two probabilities that rounding in float32 makes."""
 
 
 LARGEST_DIFFERENCE = 0.02
@@ -124,6 +175,8 @@ def finish(
             "not change.",
             reporter.note,
         )
+    if remark := describe_constant_outputs(predictions["valid"]):
+        add_remark(run, remark, reporter.note)
     as_in_training = seconds is not None and not train.tta and learn.validation_units is None
     if (
         learn.own_cbs

@@ -43,7 +43,14 @@ from xrayfast.runs.history import History
 from xrayfast.runs.run import Run
 from xrayfast.tracking.session import tracked
 from xrayfast.workflows.data import decode, image_infos, reopen_data, split_table
-from xrayfast.workflows.steps.finishing import add_remark, describe_instability, finish
+from xrayfast.workflows.steps.finishing import (
+    add_remark,
+    describe_empty_metrics,
+    describe_instability,
+    describe_untrained,
+    finish,
+    head_weights,
+)
 from xrayfast.workflows.steps.leaks import ComparedImages, require_leak_free
 from xrayfast.workflows.steps.preparing import (
     describe_training,
@@ -253,12 +260,18 @@ def _train_and_record(training: Training) -> None:
     run.update_info(status="running", stopped="")
     try:
         rng = isolated_rng(config.train.seed, "fit")
+        before = head_weights(learn)
         as_rank = train_as_rank(learn, world, config.train.sync_bn)
         with stop.listening(), learn.no_bar(), learn.no_logging(), as_rank, rng:
             training.run_phases()
         if world.highest(stop()):
             raise KeyboardInterrupt
-        if remark := describe_instability(history):
+        remarks = (
+            describe_instability(history),
+            describe_untrained(before, learn),
+            describe_empty_metrics(learn, history),
+        )
+        for remark in filter(None, remarks):
             add_remark(run, remark, training.reporter.note)
         seconds = time.perf_counter() - began
         with stop.interrupting(), beginning_again("the computation of the results"):
