@@ -253,7 +253,7 @@ def test_a_run_of_own_code_is_saved_from_a_learner(data, tmp_path):
 
 
 def test_a_loss_without_gradient_is_named_as_such():
-    learn = SimpleNamespace(own_cbs=[], loss_func=None, is_own=True, model=torch.nn.Linear(1, 1))
+    learn = SimpleNamespace(own_cbs=[], loss_func=torch.nn.Identity(), is_own=True, model=torch.nn.Linear(1, 1))
     with pytest.raises(RuntimeError) as caught:
         torch.zeros(()).backward()
     named = name_own_code(caught.value, learn)

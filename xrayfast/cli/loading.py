@@ -65,7 +65,7 @@ def _load(name: str) -> Any:
         parent.add_typer(module.app, name=name)
     else:
         function = getattr(module, word)
-        paragraphs = inspect.cleandoc(function.__doc__).split("\n\n")
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
         # Rich would keep the line breaks of the docstring.
         parent.command(name, cls=Command, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(function)
     group: Any = get_command(parent)

@@ -114,7 +114,7 @@ def require_sign(codes: Any, bits: int) -> None:
 
 def main() -> None:
     """Read the command line, predict, and write the CSV."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model")
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("-o", "--output", default="predictions.csv")

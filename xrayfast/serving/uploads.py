@@ -92,7 +92,8 @@ def _require_multipart(request: Request) -> None:
         raise HTTPException(
             415,
             f"The Content-Type is '{truncate(escape_hidden(content_type), LONGEST_NAME)}'; expected "
-            f"multipart/form-data with a boundary and files in the field '{FIELD}', as 'curl -F {FIELD}=@image.png' sends it.",
+            f"multipart/form-data with a boundary and files in the field '{FIELD}', as 'curl -F {FIELD}=@image.png' "
+            "sends it.",
         )
 
 

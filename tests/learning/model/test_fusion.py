@@ -1,5 +1,7 @@
 """Fusion of batch norm into convolutions."""
 
+import threading
+
 import pytest
 import torch
 
@@ -32,3 +34,29 @@ def test_folding_removes_the_batch_norm_layers():
     with torch.random.fork_rng():
         whole = fuse_batch_norm(torch.nn.Sequential(body, torch.nn.Flatten()))
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in whole.modules())
+
+
+def test_networks_are_fused_while_other_threads_compute():
+    """torch.fx replaces the calls of all modules of the process while it traces."""
+    body = torch.nn.Sequential(*load_backbone("resnet18").blocks.values()).eval()
+    x, stop, failures = torch.rand(1, 3, 32, 32), threading.Event(), []
+
+    def work(call, times):
+        try:
+            while times and not stop.is_set():
+                with torch.inference_mode():
+                    call()
+                times -= 1
+        except Exception as error:
+            failures.append(error)
+
+    computing = threading.Thread(target=work, args=(lambda: body(x), 1000))
+    fusing = [threading.Thread(target=work, args=(lambda: fuse_batch_norm(body), 3)) for _ in range(2)]
+    for thread in (computing, *fusing):
+        thread.start()
+    for thread in fusing:
+        thread.join()
+    stop.set()
+    computing.join()
+    assert not failures
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fuse_batch_norm(body).modules())

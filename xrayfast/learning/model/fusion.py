@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,6 +30,30 @@ def make_contiguous(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tupl
     return tuple(x.contiguous() for x in inputs)
 
 
+class _ThreadTracer(torch.fx.Tracer):
+    """Tracer that leaves modules alone that run in other threads: while it traces, it gets the calls of all modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Trace a call of this thread."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Trace the use of a parameter in this thread."""
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+_TRACING = threading.Lock()
+"""One trace at a time: each replaces `nn.Module.__call__`, and puts back what it found."""
+
+
 class FusedNetwork(nn.Sequential):
     """A network for inference in which each batch norm after a convolution is fused into the convolution."""
 
@@ -41,6 +68,8 @@ def fuse_batch_norm(model: nn.Sequential) -> FusedNetwork:
 
 def _fuse_or_copy(module: nn.Module) -> nn.Module:
     try:
-        return fuse(module)
+        with _TRACING:
+            traced = torch.fx.GraphModule(module, _ThreadTracer().trace(module))
+        return fuse(traced, no_trace=True)
     except (torch.fx.proxy.TraceError, RuntimeError, TypeError, KeyError, AttributeError):
         return copy.deepcopy(module)
