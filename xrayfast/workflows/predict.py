@@ -204,7 +204,7 @@ def _digest(content: Radiograph | str) -> bytes | None:
     """Return a digest of an image's pixels, None if it can't be read."""
     if isinstance(content, str):
         return None
-    return hashlib.blake2b(np.ascontiguousarray(content.pixels), digest_size=16).digest()
+    return hashlib.blake2b(content.pixels.tobytes(), digest_size=16).digest()
 
 
 def _describe_copies(files: Sequence[str], digests: Sequence[bytes | None]) -> list[str]:
