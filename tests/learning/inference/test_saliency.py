@@ -217,6 +217,13 @@ def test_the_central_thorax_is_relative_to_the_image_and_not_its_padding():
     assert (left, right) == pytest.approx((0.4, 0.6))
 
 
+def test_the_thorax_of_a_wide_image_is_wide():
+    heat = np.zeros((10, 10))
+    heat[5, 2] = 1
+    thorax = saliency.central_thorax(100, 200)
+    assert (saliency.share_outside(heat, thorax), saliency.share_outside(heat.T, thorax)) == (0, 1)
+
+
 def test_the_share_outside_counts_cells_by_their_area():
     heat = np.zeros((4, 4))
     heat[0, 0] = 1  # 0.15 of 0.25 in each direction are inside
