@@ -103,7 +103,7 @@ def test_all_layers_of_two_sequences_with_the_same_names_are_used():
 
     net = nn.Sequential(block(3), block(3))  # the second one alone would run too
     network = build(net)
-    assert torch.equal(network.model.eval()[0](IMAGES), net.eval()(IMAGES))
+    torch.testing.assert_close(network.model.eval()[0](IMAGES), net.eval()(IMAGES))
     assert counts(network)[:-1] == [240, 27, 240, 27]
 
 
