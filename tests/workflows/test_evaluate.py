@@ -326,7 +326,8 @@ def test_the_splits_of_other_data_are_named(run, others, tmp_path):
     table = listed(others, tmp_path)
     data = pd.read_csv(table).assign(split=["train", "valid", "test"] * 8)
     data.to_csv(table, index=False)
-    found = evaluate(run, table, **FEW).metrics
+    with pytest.warns(UserWarning, match="images of all splits of the data"):  # as in a script, without a display
+        found = evaluate(run, table, **FEW).metrics
     assert found["images"]["evaluated"] == 24
     note = "The images of all splits of the data (train 8, valid 8, test 8) are evaluated; --split chooses one."
     assert note in found["notes"]

@@ -208,7 +208,10 @@ def evaluate(
             ],
         )
         reporter.preparing("computing metrics", len(predictions), len(predictions))
-    metrics = _describe(own, external, own_split or split, evaluated) | beside | {"result": result}
+        metrics = _describe(own, external, own_split or split, evaluated) | beside | {"result": result}
+        of_data = [] if isinstance(data, Manifest) else evaluated.info.get("data_notes", [])
+        for note in (*of_data, *metrics["notes"]):
+            reporter.note(note)
 
     def write(evaluation: Evaluation) -> None:
         evaluation.write_predictions(predictions)

@@ -119,8 +119,6 @@ def evaluate(
             **prediction,
         )
     metrics = found.metrics
-    for note in found.info.data_notes:
-        out.line(note)
     show_evaluation(out, chosen, metrics)
     out.line()
     out.done("Evaluation", found.path)
@@ -130,7 +128,7 @@ def evaluate(
 
 
 def show_evaluation(out: Output, run: EvaluatedRun, metrics: Mapping[str, Any]) -> None:
-    """Print which images were evaluated, the results, the subgroups with their gaps, and notes."""
+    """Print which images were evaluated, the results, the subgroups with their gaps, and the notes on them."""
     from xrayfast.cli.results import show_decision, show_metrics, show_subgroups
     from xrayfast.metrics.operating_points.decision import Decision
     from xrayfast.reporting.wording import external_tables
@@ -146,7 +144,7 @@ def show_evaluation(out: Output, run: EvaluatedRun, metrics: Mapping[str, Any]) 
     for grouping in result.get("subgroups", []):
         show_subgroups(out, grouping, task)
     out.line()
-    for note in [*metrics["notes"], *result["notes"]]:
+    for note in result["notes"]:
         out.note(note)
 
 
