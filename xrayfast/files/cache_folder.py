@@ -13,7 +13,7 @@ def cache_root(root: Path | None = None) -> Path:
     """Return the cache's root: `root` if given, else $XRAYFAST_CACHE, else the system's cache folder of the user."""
     if root is not None:
         return Path(root).absolute()
-    if named := os.environ.get(VARIABLE):
+    if named := os.environ.get(VARIABLE, "").strip():
         return Path(named).expanduser().absolute()
     import platformdirs
 
