@@ -102,7 +102,9 @@ def test_a_signal_before_or_after_training_stops_at_once(data, tmp_path, monkeyp
         with pytest.raises(Interrupted, match=said) as caught:
             xf.fit(data, runs=tmp_path, name="r", **OPTIONS | {"epochs": 1})
     assert caught.value.exit_code == 143
-    assert xf.resume(tmp_path / "r").info.status == "completed"
+    resumed = xf.resume(tmp_path / "r").info
+    assert resumed.status == "completed"
+    assert "learned nothing" not in "".join(resumed.remarks)  # no step was left to do
 
 
 def test_a_second_signal_stops_at_once_and_the_message_says_what_is_lost(data, tmp_path):

@@ -268,7 +268,7 @@ def _train_and_record(training: Training) -> None:
             raise KeyboardInterrupt
         remarks = (
             describe_instability(history),
-            describe_untrained(before, learn),
+            None if training.checkpoint else describe_untrained(before, learn),  # few steps may be left to resume
             describe_empty_metrics(learn, history),
         )
         for remark in filter(None, remarks):
