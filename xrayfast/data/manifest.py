@@ -183,10 +183,19 @@ class Manifest(HasOverview):
         return [None if drawn else split for split, drawn in zip(splits, self.drawn.tolist(), strict=True)]
 
     def deal_folds(self, groups: Integers | None, repeats: int = 1, *, by_image: bool = False) -> Ints:
-        """Assign images to folds with `assign_folds`, using the seed, fractions and folds of the config.
+        """Assign images to folds, with the seed, the fractions and the number of folds of the config.
+
+        Args:
+            groups: (N,) integers, equal for images that stay together; None if each image is assigned alone.
+            repeats: R, how often the images are assigned, each time with the next seed.
+            by_image: whether folds may divide groups; the test split never does.
 
         Returns:
             (N, R) int64 fold numbers from 1; 0 for test images.
+
+        Raises:
+            ConfigError: the validation split is given.
+            DataError: there are fewer groups than folds, or not N of them.
         """
         if groups is not None:
             self._require_one_per_image("group", groups)

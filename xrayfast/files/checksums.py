@@ -2,7 +2,7 @@
 
 In a folder with a `checksums.txt`, that file has one line, in the format of sha256sum, per version of each file. The
 line is written before the file is moved to its final name, so that after a kill both versions are known. Lines are only
-appended, so that processes writing at the same time lose none.
+appended, so that processes writing at the same time lose none. A file that can't be read or written is an OSError.
 """
 
 from __future__ import annotations

@@ -16,7 +16,11 @@ _NAMES = [f"densenet121-res224-{data}" for data in ("all", "nih", "pc", "chex", 
 
 
 def xrv_file(weights: str) -> str:
-    """Return the path of the state dict for "xrv:NAME", whether or not it exists; return other weights unchanged."""
+    """Return the path of the state dict for "xrv:NAME", whether or not it exists; return other weights unchanged.
+
+    Raises:
+        ConfigError: there is no such DenseNet.
+    """
     name = weights.removeprefix(XRV)
     if name == weights:
         return weights

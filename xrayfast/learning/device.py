@@ -15,7 +15,11 @@ from xrayfast.errors import ConfigError
 
 
 def torch_device(name: Device) -> torch.device:
-    """Return the device with that name; "auto" is the first available of CUDA, MPS and CPU."""
+    """Return the device with that name; "auto" is the first available of CUDA, MPS and CPU.
+
+    Raises:
+        ConfigError: the device is not available.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     names = [kind for kind, there in available.items() if there]
     if name == "auto":

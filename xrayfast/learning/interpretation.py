@@ -37,7 +37,8 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         **known: `images`, `decision`, `summary` and `split`, as in `reporting.interpretation.Interpretation`.
 
     Attributes:
-        losses: (N,) tensor. The other attributes are those of `reporting.interpretation.Interpretation`.
+        losses: (N,) tensor. The other attributes, and the arguments of the methods `plot_*`, are those of
+            `reporting.interpretation.Interpretation`.
     """
 
     def __init__(

@@ -15,4 +15,5 @@ or patients (all called images here), L that of labels, C of classes; a function
     unit: (N,) the number of each image's unit, from 0 to n_units - 1.
     resamples, seed: the number of resamples of the units, 0 for no intervals, and their seed.
     level: the confidence level.
+Arrays of other shapes or values are a ValueError (see `inputs`), and so is a number out of its range.
 """

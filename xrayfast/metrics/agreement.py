@@ -51,7 +51,7 @@ def kappa(confusion: NDArray[Any], weights: Literal["none", "quadratic"] = "none
 
 
 def matthews(confusion: NDArray[Any]) -> Floats:
-    """Compute Matthews' correlation coefficient, for two or more classes.
+    """Compute Matthews' correlation coefficient from (..., C, C) counts, for two or more classes.
 
     Returns:
         (...) in [-1, 1]; 0 where one class is predicted for all images, as in scikit-learn; NaN where all images are of
@@ -72,7 +72,8 @@ def predictive_values(recall: ArrayLike, specificity: ArrayLike, prevalence: Arr
     """Compute predictive values at a stated prevalence, with Bayes' theorem.
 
     The prevalence in the test split is seldom that of the population in which the network will be used. Precision
-    depends on prevalence; recall and specificity are usually assumed not to.
+    depends on prevalence; recall and specificity are usually assumed not to. All are in [0, 1]; the prevalence may be
+    NaN, and has a shape that can be broadcast to (...), that of the other two.
 
     Returns:
         Positive and negative predictive value, each (...) in [0, 1]; NaN where an argument is NaN, or where no image

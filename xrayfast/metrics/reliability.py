@@ -81,7 +81,7 @@ def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats
 def reliability(
     truth: ArrayLike, probability: ArrayLike, bins: int = RELIABILITY_BINS, binning: Binning = "width"
 ) -> list[Bin]:
-    """Compute the bins of the reliability diagram of one label (or of `top_label`); see `inner_edges`.
+    """Compute the bins of the reliability diagram of one label (or of `top_label`), (N,) each; see `inner_edges`.
 
     Returns:
         All bins from 0 to 1, including empty ones; their intervals treat images as independent.

@@ -73,6 +73,7 @@ class Interpretation(HasOverview):
 
     Args:
         predictions: truth, probabilities and losses of N images.
+        task: "single" or "multi".
         paths: the path of each image's file, keyed by its name in `predictions`.
         images: source of the pixels of single images; by default the files.
         decision: calibration and thresholds that were chosen on validation; by default neither.
@@ -129,7 +130,8 @@ class Interpretation(HasOverview):
     ) -> Figure | Axes:
         """Plot the confusion matrix of all classes (single-label), or one matrix for each of `labels` (multi-label).
 
-        With `normalize`, only the percentage of the row is written, without the count above it.
+        With `normalize`, only the percentage of the row is written, without the count above it. The other arguments are
+        described in `Interpretation`.
 
         Raises:
             ConfigError: `labels` of a single-label task, or see the class.
@@ -154,14 +156,20 @@ class Interpretation(HasOverview):
 
     @check_arguments()
     def plot_roc(self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None) -> Figure | Axes:
-        """Plot the ROC curve of each label against the rest, with the area under it and its interval."""
+        """Plot the ROC curve of each label against the rest, with the area under it and its interval.
+
+        The arguments are described in `Interpretation`.
+        """
         from xrayfast.reporting.figures.curves import ROC
 
         return self._plot_curves(ROC, labels, figsize, ax)
 
     @check_arguments()
     def plot_pr(self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None) -> Figure | Axes:
-        """Plot the precision-recall curve of each label, with its average precision and interval."""
+        """Plot the precision-recall curve of each label, with its average precision and interval.
+
+        The arguments are described in `Interpretation`.
+        """
         from xrayfast.reporting.figures.curves import PRECISION_RECALL
 
         return self._plot_curves(PRECISION_RECALL, labels, figsize, ax)
@@ -170,7 +178,10 @@ class Interpretation(HasOverview):
     def plot_calibration(
         self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None
     ) -> Figure | Axes:
-        """Plot the reliability diagram of each label and, in a single-label task, of the "most likely class"."""
+        """Plot the reliability diagram of each label and, in a single-label task, of the "most likely class".
+
+        The arguments are described in `Interpretation`.
+        """
         from xrayfast.reporting.figures import curves
 
         before, after = (self.summary["reliability"].get(when) for when in ("before", "after"))

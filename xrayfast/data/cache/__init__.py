@@ -5,4 +5,7 @@
   info` and `clear`. `shares`: a cache built on many machines.
 - `decode_pool`: decodes in parallel; `decode_worker` is what each process runs; with `locks`, concurrent runs share
   the work.
+
+An image that can't be read is a ReadError, a file of the cache that can't be read a DataError, one that can't be
+written a WriteError, and an invalid window a ConfigError.
 """

@@ -8,4 +8,7 @@ r"""From label cells to targets.
 | `label_map` | replaces synonyms by one label |
 | `implications` | adds labels that follow from others |
 | `resolve` | applies all of these in order, and infers the task |
+
+Cells and labels that can't be used are a DataError, which says where; options that are wrong or name no label are a
+ConfigError.
 """

@@ -52,6 +52,9 @@ def grad_cam(model: nn.Module, batch: Tensor, targets: Tensor, layer: nn.Module 
 
     Returns:
         (N, h, w) in [0, 1], each map divided by its own maximum; all 0 if no cell is positive.
+
+    Raises:
+        ConfigError: the layer's output is not a feature map.
     """
     layer = feature_layer(model) if layer is None else layer
     maps: list[Tensor] = []
@@ -211,8 +214,8 @@ def weight_dependence(
     maps: NDArray[Any],
     draws: int = 3,
 ) -> float:
-    """Compare the maps of `grad_cam_images` with those of the network with random weights, drawn `draws` times: the
-    sanity check of Adebayo et al. 2018.
+    """Compare the maps of `grad_cam_images`, (N, h, w), with those of the network with random weights, drawn `draws`
+    times: the sanity check of Adebayo et al. 2018. The images are N arrays (H, W) uint8, with N `targets`.
 
     Returns:
         The mean rank correlation over images and draws: near 0 if maps depend on the trained weights, NaN if all maps

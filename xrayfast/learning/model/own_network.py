@@ -280,9 +280,7 @@ def _backbone_blocks(net: nn.Module, probe: Tensor, output: Tensor, name: str, n
 
 def _is_same(output: Any, expected: Tensor) -> bool:
     """Whether two passes have given the same: on some CPUs the layout of the input changes the last bits."""
-    return (
-        isinstance(output, Tensor) and output.shape == expected.shape and torch.allclose(output, expected, atol=1e-5)
-    )
+    return isinstance(output, Tensor) and output.shape == expected.shape and torch.allclose(output, expected, atol=1e-5)
 
 
 def _follows_features(module: nn.Module, output: Any) -> bool:

@@ -2,6 +2,7 @@
 
 It is written after each epoch, and also after a batch if training stops within an epoch or an epoch takes long. It is
 the folder `checkpoint` of a run; the previous checkpoint is kept as `checkpoint.old`, in case the new one is damaged.
+A damaged checkpoint, or one of another network, is a RunError or WeightsError; one that can't be written a WriteError.
 """
 
 from __future__ import annotations

@@ -262,7 +262,7 @@ class RadiographLearner(Learner):
             return super().summary()
 
     def to_fp16(self, **options: Any) -> RadiographLearner:
-        """Train in float16 from now on; `options` are those of fastai's gradient scaling."""
+        """Train in float16 from now on, which needs CUDA; `options` are those of fastai's gradient scaling."""
         return self._train_in("fp16", **options)
 
     def to_bf16(self) -> RadiographLearner:

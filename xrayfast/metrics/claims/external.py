@@ -78,7 +78,7 @@ def compare_prevalence(
     """Compare the prevalence of each label here with that on validation, and evaluate a correction for the difference.
 
     `validation` and `here` are truth and patient numbers of the two data sets, as `summary.summarize` takes them, and
-    `probability` is that of these data, calibrated on validation. With a `positive` class, only it has a row.
+    `probability` (N, L) is that of these data, calibrated on validation. With a `positive` class, only it has a row.
 
     Returns:
         One row for each label that has unmasked cells both here and on validation: `label`; the prevalences `here` and

@@ -21,7 +21,7 @@ class McNemar:
 
 
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = None) -> McNemar:
-    """Compute McNemar's exact test, clustered by patient.
+    """Compute McNemar's exact test, clustered by patient, from (N,) whether a and b get each image right.
 
     Each patient has a balance: the number of images that only a gets right minus the number that only b gets right.
     Under the null hypothesis it is as likely positive as negative. The p-value is the share of all assignments of signs

@@ -118,7 +118,10 @@ class AurocComponents:
 
 
 def auroc_components(positive: Bools, score: Floats, unit: Indices, n_units: int) -> AurocComponents:
-    """Compute the AUROC of one label, its variance and the influence of each patient."""
+    """Compute the AUROC of one label, its variance and the influence of each patient.
+
+    `positive` is (K,) bool, with both classes; `score` and `unit` are (K,).
+    """
     of_positive, of_negative = placements(positive, score[None])
     (variance,), influence = _variances(of_positive, of_negative, unit[positive], unit[~positive], n_units)
     sides = of_positive[0], of_negative[0]

@@ -74,6 +74,8 @@ class Estimate:
 def estimate_proportion(success: Bools, unit: Indices, n_units: int, level: float = LEVEL) -> Estimate:
     """Estimate a proportion with Wilson's interval, for the effective number of images if patients have several.
 
+    `success` is (K,) bool: whether each image in the denominator, with the (K,) `unit`, is in the numerator.
+
     Images of one patient are correlated: n images carry as much information as n / design effect independent ones,
     where the design effect is the variance between patients over the variance for n independent images. Near 0 and 1
     few patients have images of the rarer outcome, and in most studies the variance is estimated far too small. The
@@ -108,6 +110,8 @@ def estimate_proportion_of_sums(images: Indices, right: Indices, level: float = 
 
 def estimate_auroc(positive: Bools, score: Floats, unit: Indices, n_units: int) -> Estimate:
     """Estimate an AUROC with Newcombe's interval, for the effective number of images of each class.
+
+    `positive` is (K,) bool: whether each image that is not masked, with the (K,) `score` and `unit`, has the label.
 
     The effective number is the number of images divided by the design effect: the variance between patients (Obuchowski
     1997) over DeLong's variance, which treats images as independent. Where there is no design effect, as for a perfect

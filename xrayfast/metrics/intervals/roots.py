@@ -10,6 +10,8 @@ from collections.abc import Callable
 def find_root(function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-12) -> float:
     """Find a root of a continuous function between two points at which it has different signs, up to `tolerance`.
 
+    A function with the same sign at both points, or that is not a number somewhere, is a ValueError.
+
     The method is inverse quadratic interpolation where it can be trusted, otherwise bisection (Chandrupatla 1997, doi
     10.1016/S0965-9978(96)00051-8).
 

@@ -100,7 +100,7 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
 
 
 def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
-    """Scale single-label probabilities by a temperature.
+    """Scale single-label probabilities by a temperature above 0.
 
     Returns:
         (N, C), rows that sum to one; the most likely class is unchanged.
@@ -220,7 +220,7 @@ def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Float
 
 
 def share_of_two(probability: ArrayLike, column: int) -> Floats:
-    """Return (N, 1) the probability of one of two classes over the sum of both.
+    """Return (N, 1) the probability of the class in a column, one of two, over the sum of both.
 
     Where this probability is rounded to 1, the other one still tells images apart.
     """

@@ -293,7 +293,7 @@ def fit_calibration(
     groups: ArrayLike | None = None,
     calibrate: bool = True,
 ) -> Decision:
-    """Fit the calibration of a decision without thresholds, if `calibrate`, on the network's own probabilities.
+    """Fit the calibration of a decision without thresholds, if `calibrate`, on the network's own probabilities (N, L).
 
     With a `positive` class, only its scaling is fitted.
     """

@@ -19,8 +19,8 @@ THRESHOLDS = tuple(k / 100 for k in range(1, 100))
 def net_benefit(truth: ArrayLike, probability: ArrayLike, thresholds: ArrayLike = THRESHOLDS) -> Floats:
     """Compute net benefit: true positives minus false positives weighted by the odds of each threshold (T,), per image.
 
-    Someone who treats at a probability of p or above considers (1 - p) / p false positives as bad as one missed image.
-    Net benefit is in units of true positives; treating no image has a net benefit of 0.
+    Someone who treats at a probability of p or above, in (0, 1), considers (1 - p) / p false positives as bad as one
+    missed image. Net benefit is in units of true positives; treating no image has a net benefit of 0.
 
     Returns:
         (T,); NaN if every cell is masked.

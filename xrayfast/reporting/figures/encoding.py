@@ -103,6 +103,9 @@ def save(figure: Figure, path: Path) -> None:
 def parse_formats(found: Sequence[str] | str) -> tuple[str, ...]:
     """Return the formats of figures as a tuple, from one name, several, or names joined as in "png,svg".
 
+    Raises:
+        ConfigError: a name is not in `FORMATS`, or there is none.
+
     >>> parse_formats("png,svg")
     ('png', 'svg')
     """

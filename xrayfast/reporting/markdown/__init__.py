@@ -1,1 +1,1 @@
-"""Model card and CLAIM checklist."""
+"""Model card and CLAIM checklist. A damaged file of the run is a RunError."""

@@ -1,4 +1,4 @@
-"""Tables of labels: text files, and columnar files and folders."""
+"""Tables of labels: text files, and columnar files and folders. One that can't be used is a DataError."""
 
 from __future__ import annotations
 
