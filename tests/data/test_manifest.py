@@ -11,6 +11,7 @@ import pytest
 
 import xrayfast as xf
 from tests.data.builders import cells, classes, lines, make, message, noted, opened, rows, splits, table
+from xrayfast.data.manifest import open_manifest
 from xrayfast.errors import ConfigError, DataError
 
 LABELS = [
@@ -61,6 +62,11 @@ def test_implied_labels(tmp_path):
         (lambda table: table.iloc[:3], "found 3 rows, and targets of 20 images"),
         (lambda table: table.drop(columns="patient"), "found 0 columns 'patient'; expected one"),
         (lambda table: pd.concat([table, table[["path"]]], axis=1), "found 2 columns 'path'; expected one"),
+        (
+            lambda table: table.assign(labels="a"),
+            "found the labels 'a' of b/b000.png, which are not those of its targets",
+        ),
+        (lambda table: table[::-1], "found the labels 'b' of b/b009.png, which are not those of its targets"),
     ],
 )
 def test_a_table_that_was_changed_so_that_it_does_not_fit_is_refused(tmp_path, change, words):
@@ -85,6 +91,19 @@ def test_other_splits_are_one_name_for_each_image_in_their_order(tmp_path):
     ):
         with pytest.raises(DataError, match=words):
             data.with_splits(given, "mine")
+
+
+def test_labels_of_a_config_file_for_other_data_are_noted(tmp_path):
+    for name in ("old", "new"):
+        classes(tmp_path / name, a=10, b=10)
+        table(tmp_path / name, "image,label\n" + "".join(f"{c}/{c}{i:03d}.png,{c}\n" for c in "ab" for i in range(10)))
+    (tmp_path / "config.yaml").write_text(f"data: {{source: {tmp_path}/old, labels: {tmp_path}/old/labels.csv}}")
+    config, words = xf.Config.read(tmp_path / "config.yaml"), "which the config file names"
+    assert noted(open_manifest(config.updated({"source": tmp_path / "new"}).data), words)
+    for given in ({}, {"source": tmp_path}, {"source": tmp_path / "old"}):
+        assert not noted(open_manifest(config.updated(given).data), words)
+    given = {"source": tmp_path / "new", "labels": tmp_path / "old/labels.csv"}
+    assert not noted(open_manifest(config.updated(given).data), words)
 
 
 def test_a_subset_is_no_data_set_to_train_on(tmp_path):

@@ -96,6 +96,18 @@ def test_data_with_other_labels_is_refused(tiny_run, multi_dir):
         xf.load(tiny_run, xf.open_data(multi_dir))
 
 
+def test_a_learner_whose_data_were_replaced_by_those_of_other_labels_is_not_saved(
+    tiny_run, data_dir, multi_dir, tmp_path
+):
+    learn, renamed = xf.load(tiny_run), shutil.copytree(data_dir, tmp_path / "renamed")
+    (renamed / "labels.csv").unlink()
+    (renamed / "covid-19").rename(renamed / "mass")
+    for folder, labels in ((renamed, r"mass, normal, pneumonia \(single"), (multi_dir, r".* \(multi")):
+        learn.dls = xf.dataloaders(xf.open_data(folder), size=learn.dls.size)
+        with pytest.raises(DataError, match=f"replaced by DataLoaders of the labels {labels}-label.*made for covid-19"):
+            xf.save(learn, runs=tmp_path / "runs")
+
+
 def test_a_placeholder_for_data_that_is_gone_is_not_saved(tiny_run, data_dir, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved", ignore=UNCHECKED))
     config = (run.path / "config.yaml").read_text().replace(str(data_dir), str(tmp_path / "elsewhere"))

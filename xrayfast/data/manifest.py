@@ -227,7 +227,8 @@ class Manifest(HasOverview):
         """Raise an error if the table was changed and no longer fits the other attributes.
 
         Raises:
-            DataError: a column is missing or there twice, the number of rows differs, or a split has another name.
+            DataError: a column is missing or there twice, the number or order of the rows differs, or labels or
+            the name of a split do.
         """
         columns, rows = list(self.table), {len(self.table), len(self.targets), len(self.drawn)}
         if wrong := [name for name in ("image", "path", "patient", "split", "labels") if columns.count(name) != 1]:
@@ -236,6 +237,9 @@ class Manifest(HasOverview):
             problem = f"{plural(len(self.table), 'row')}, and targets of {plural(len(self.targets), 'image')}"
         elif unknown := sorted(map(str, {*self.table["split"].unique()} - {*SPLITS})):
             problem = f"the split '{shorten(unknown)}'; expected train, valid or test"
+        elif (other := self.table["labels"].to_numpy() != join_labels(self.targets == 1, self.labels)).any():
+            image, labels = self.table[["image", "labels"]].iloc[int(other.argmax())]
+            problem = f"the labels '{shorten([str(labels)])}' of {image}, which are not those of its targets"
         else:
             return
         raise DataError(
@@ -297,7 +301,7 @@ def open_manifest(
     options = [name for name in ("ignore_split", "split_file", "split_col") if getattr(config, name)]
     if len(options) > 1:
         raise ConfigError(f"found both {options[0]} and {options[1]}; expected one. Leave out one of the two.")
-    idle = check_effects(config)
+    idle = check_effects(config) + _note_table_of_file(config)
     records, config = read_source(config, known_labels, leave_out)
     labels = resolve_labels(records.labels, config, records.where, keep_absent=not to_train, known=known_labels)
     notes = records.notes + labels.notes
@@ -331,6 +335,20 @@ def open_manifest(
         tuple(corrections),
         identities,
     )
+
+
+def _note_table_of_file(config: DataConfig) -> list[str]:
+    """Return a note if a config file names a table that is not near the data, which were given in place of its own."""
+    given, labels, source = config.model_fields_set, config.labels, config.source.absolute()
+    if labels is None or "source" not in given or "labels" in given:
+        return []
+    folder = labels.absolute().parent
+    if folder in (source, *source.parents) or source in folder.parents:
+        return []
+    return [
+        f"The labels of {config.source} are read from {labels}, which the config file names: if that is the table of "
+        "other data, give --labels too, or leave 'labels' out of the file."
+    ]
 
 
 def _given_splits(

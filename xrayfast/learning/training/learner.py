@@ -33,7 +33,7 @@ from xrayfast.config import (
     field_types,
 )
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import ConfigError, DataError, XrayfastError
+from xrayfast.errors import ConfigError, DataError, XrayfastError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files.atomic import replace_atomically
@@ -92,6 +92,7 @@ class RadiographLearner(Learner):
 
     Attributes:
         groups: its layer groups, from the input to the head.
+        made_for: labels and task of the DataLoaders that it was made with.
         settings: the arguments of `learner` except `groups`, and the DataLoaders' size and batch size.
         network_notes: sentences for the user: on metrics that do not leave out masked cells, on whether the user's own
             network is whole or a backbone, on unused tensors of the weight file, and on weights taken from another run.
@@ -127,6 +128,7 @@ class RadiographLearner(Learner):
         self.own_cbs: list[Callback] = []
         self.own_code: dict[str, str] = {}
         self.run_path: Path | None = None
+        self.made_for = dls.manifest.labels, dls.manifest.task
         super().__init__(dls, model, splitter=self._parameters_by_group, **options)
         self.made_with = {name: getattr(self, name) for name in ("loss_func", "opt_func")}
         self.remove_cbs(Recorder)
@@ -178,10 +180,17 @@ class RadiographLearner(Learner):
         """Check that `dls` has a manifest.
 
         Raises:
-            DataError: `dls` was replaced by other DataLoaders, or left out by `export`.
+            DataError: `dls` was replaced by other DataLoaders, or by those of other labels, or left out by `export`.
         """
         if isinstance(self.dls, RadiographDataLoaders):
-            return
+            found, (labels, task) = self.dls.manifest, self.made_for
+            if (found.labels, found.task) == self.made_for:
+                return
+            raise DataError(
+                f"learn.dls was replaced by DataLoaders of the labels {shorten(found.labels)} ({found.task}-label), "
+                f"but the network was made for {shorten(labels)} ({task}-label). Make a learner for them with "
+                "xrayfast.learner(dls, weights=RUN)."
+            )
         if not len(self.dls.train.dataset):
             raise DataError("This learner has no data set: learn.export keeps none.")
         raise DataError(
