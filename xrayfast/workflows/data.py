@@ -31,8 +31,10 @@ from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.sources.tables import read_table
+from xrayfast.data.splits.assign import is_split_list
 from xrayfast.data.splits.words import SPLITS
-from xrayfast.errors import ConfigError, DataError, ReadError, RunError, WeightsError, did_you_mean, shorten
+from xrayfast.errors import ConfigError, DataError, ReadError, RunError, WeightsError, did_you_mean, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files.cache_folder import cache_root
@@ -260,8 +262,16 @@ def unused_data_settings(data: Manifest | Path | str | None, config: Config) -> 
 def decode(
     data: Manifest, size: int, progress: StageProgress = no_progress, *, may_leave_out: bool = True
 ) -> tuple[Manifest, DecodedImages]:
-    """Run `decode_manifest`, and report its progress as the stage "decoding"."""
-    return decode_manifest(data, size, partial(progress, "decoding"), may_leave_out=may_leave_out)
+    """Run `decode_manifest`, report its progress as the stage "decoding", and note images unlike those split before."""
+    data, images = decode_manifest(data, size, partial(progress, "decoding"), may_leave_out=may_leave_out)
+    if may_leave_out and (other := _unlike_split_file(data, images)):
+        note = (
+            f"{len(other):,} of {plural(len(data), 'image')} have other pixels than the images of the same names had "
+            f"when {data.config.split_file} was written: {shorten(other, 3)}. If they are not versions of the same "
+            "images, leave out --split-file."
+        )
+        data = replace(data, notes=tuple(dict.fromkeys([*data.notes, note])))
+    return data, images
 
 
 def image_infos(data: Manifest, images: DecodedImages) -> list[ImageInfo]:
@@ -282,7 +292,19 @@ def changed_images(run: Run, data: Manifest, images: DecodedImages) -> list[str]
     table = read_csv(run.split_path, ["image"], dtype=str, keep_default_na=False)
     if "digest" not in table:
         return []
-    recorded = dict(zip(table["image"], table["digest"], strict=True))
+    return _changed_since(dict(zip(table["image"], table["digest"], strict=True)), data, images)
+
+
+def _unlike_split_file(data: Manifest, images: DecodedImages) -> list[str]:
+    """Return the names of images whose pixels do not match the hashes in the split file, if it has any."""
+    if (file := data.config.split_file) is None or is_split_list(file):
+        return []
+    columns = read_table(file).columns
+    recorded = zip(columns.get("image", ()), columns.get("digest", ()), strict=False)
+    return _changed_since(dict(recorded), data, images)
+
+
+def _changed_since(recorded: Mapping[str, str], data: Manifest, images: DecodedImages) -> list[str]:
     pairs = zip(data.table["image"].tolist(), data.table["path"].tolist(), strict=True)
     return [image for image, path in pairs if recorded.get(image, "") not in ("", _digest(images, path))]
 

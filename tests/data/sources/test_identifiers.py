@@ -4,7 +4,7 @@ import pytest
 
 from tests.data.builders import column, make, message, noted, opened, table, with_patients
 from xrayfast.data.sources.identifiers import join_spellings, normalize_identifier
-from xrayfast.errors import DataError
+from xrayfast.errors import DataError, plural
 
 
 @pytest.mark.parametrize("spell", [lambda p: f"{p:05d}", lambda p: f"{p}.0", lambda p: f" {p} "])
@@ -229,3 +229,38 @@ def test_several_identifiers_in_a_cell_are_noted(tmp_path, identifier, several):
     data = opened(tmp_path, labels=table(tmp_path, f"image;label;patient\n{text}"))
     told = "with a patient identifier that names several"
     assert noted(data, f"{several} image", told) if several else not noted(data, told)
+
+
+def test_numbers_with_and_without_a_word_for_a_patient_are_noted(tmp_path):
+    words = "with and without a word before it"
+    for i, (known, others) in enumerate(((("P0012", "P0013"), ("12.0", "0013")), (("P0012",), ("Patient 12",)))):
+        patients = [f"P{number:04d}" for number in range(20, 36)] + [*known, *others]
+        assert noted(
+            with_patients(tmp_path / f"same{i}", patients), f"{plural(len(others), 'number')} of patients {words}"
+        )
+    for i, others in enumerate((("A12", "B12"), ("P0012", "p-12"), ("12", "P13"))):
+        patients = [f"P{number:04d}" for number in range(20, 36)] + [*others]
+        assert not noted(with_patients(tmp_path / f"other{i}", patients), words)
+
+
+def test_an_image_outside_the_folders_of_its_patient_is_noted(tmp_path):
+    make(tmp_path, *(f"P{i:03d}/x{i}.png" for i in range(16)))
+    rows = "".join(f"x{i}.png,{'ab'[i % 2]},{'p-3' if i == 7 else f'P{i:03d}'}\n" for i in range(16))
+    data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient_id\n{rows}"))
+    assert noted(data, "1 image in no folder named for the patient in the table, as the others are: P007.")
+    rows = "".join(f"x{i}.png,{'ab'[i % 2]},P{i:02d}\n" for i in range(16))
+    data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient_id\n{rows}"))
+    assert not noted(data, "in no folder named for the patient")
+    (tmp_path / "classes").mkdir()  # folders of classes that are called like patients
+    make(tmp_path / "classes", *(f"{i % 2}/x{i}.png" for i in range(16)))
+    rows = "".join(f"{i % 2}/x{i}.png,{'ab'[i % 2]},{i // 2}\n" for i in range(16))
+    data = opened(tmp_path / "classes", labels=table(tmp_path / "classes", f"image,label,patient_id\n{rows}"))
+    assert not noted(data, "in no folder named for the patient")
+
+
+def test_a_column_of_ages_named_as_that_of_patients_is_noted(tmp_path):
+    make(tmp_path, *(f"i{i}.png" for i in range(20)))
+    rows = "".join(f"i{i}.png,{'ab'[i % 2]},{40 + i // 2},q{i // 2}\n" for i in range(20))
+    file, words = table(tmp_path, f"image,label,age,pid\n{rows}"), "is the column of patients, but looks like one of"
+    assert noted(opened(tmp_path, labels=file, patient_col="age"), "'age' " + words)
+    assert not noted(opened(tmp_path, labels=file, patient_col="pid"), words)

@@ -1,7 +1,9 @@
 """The check before training that each patient and each image is in one split."""
 
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -10,7 +12,7 @@ import xrayfast as xf
 from tests.conftest import SMALL
 from xrayfast.errors import DataError, WriteError
 from xrayfast.runs.run import Run
-from xrayfast.workflows.data import decode
+from xrayfast.workflows.data import decode, image_infos, split_table
 from xrayfast.workflows.split import balance
 from xrayfast.workflows.split import split as write_split
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
@@ -105,6 +107,21 @@ def test_a_split_that_is_written_is_replayed(copies, tmp_path):
     assert not again.drawn.any()
     remarks = require_leak_free(again, compare_all_images(again, decode(again, 64)[1]), allow_leaks=False).warnings
     assert not any("leaks" in remark for remark in remarks)
+
+
+def test_a_split_file_of_images_with_the_same_names_is_noted(data_dir, tmp_path):
+    folder = shutil.copytree(data_dir, tmp_path / "data")
+    data = xf.open_data(folder)
+    infos = image_infos(data, decode(data, 64)[1])
+    split_table(data, infos).to_csv(tmp_path / "split.csv", index=False)
+    again, words = (
+        xf.open_data(folder, split_file=tmp_path / "split.csv"),
+        "have other pixels than the images of the same",
+    )
+    assert not any(words in note for note in decode(again, 64)[0].notes)
+    path = Path(data.table["path"][3])
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    assert any(f"1 of 36 images {words}" in note for note in decode(again, 64)[0].notes)
 
 
 def test_rare_labels_and_contradicting_labels_are_warned_of(data_dir, tmp_path):

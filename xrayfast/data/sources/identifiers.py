@@ -32,6 +32,9 @@ _NUMBER_OR_DATE = re.compile(
 
 _LETTERS_AND_NUMBER = re.compile("([A-Za-z]*)([0-9]+)")
 
+_WORD_AND_NUMBER = re.compile(r"(?:(?:p|pt|pat|patient|pid|id|s|sub|subj|subject|c|case)[ :#_-]*)?(\d+)")
+"""Matches the key of an identifier that is a number, with or without a word for a patient before it."""
+
 _LAST_FIRST = re.compile(r"\s*(?P<last>[^\W\d_][^\d,^]*?)\s*[,^]\s*(?P<first>[^\W\d_][^\d,^]*)\^*\s*")
 """A person's name, as DICOM has it, or with a comma."""
 
@@ -174,7 +177,7 @@ def note_dates(patients: Sequence[str]) -> list[str]:
 
 
 def note_forms(patients: Sequence[str]) -> list[str]:
-    """Return notes on identifiers that are those of images or visits, such as "P1_pre", or of several patients."""
+    """Return notes on identifiers that are of images or visits, such as "P1_pre", of several patients, or alike."""
     counts = TextColumn.of(patients).counts()
     counts.pop("", None)
     alone = {normalize_identifier(text) for text in counts}
@@ -184,6 +187,12 @@ def note_forms(patients: Sequence[str]) -> list[str]:
             f"{plural(several, 'image')} with a patient identifier that names several, such as P1/P2: it is read as "
             f"one more patient, so images of the same patient are not kept together. Write one identifier into each "
             f"cell."
+        )
+    numbers = Counter(match[1] for key in alone if (match := _WORD_AND_NUMBER.fullmatch(key)))
+    if same := sum(n > 1 for n in numbers.values()):
+        notes.append(
+            f"{plural(same, 'number')} of patients with and without a word before it, or with different words, such as "
+            f"P12 and 12: these are read as different patients. If they are the same, write them alike."
         )
     return notes
 
@@ -257,6 +266,21 @@ def note_shared_numbers(origins: Sequence[str], patients: Sequence[str], what: s
     return [
         f"{found}. If identifiers restart for each value, different patients are treated as one: put {what} before the "
         f"identifier, in a column or a pattern for --patient-col."
+    ]
+
+
+def note_folders_of_others(folders: TextColumn, patients: Sequence[str]) -> list[str]:
+    """Return a note on the images that are in no folder named for their patient, if twice as many are in one."""
+    key_of = {text: normalize_identifier(text) for text in distinct(patients)}
+    keys_in = {folder: {*map(normalize_identifier, folder.split("/"))} for folder in folders.texts}
+    pairs = [(folder, key_of[patient]) for folder, patient in zip(folders, patients, strict=True) if patient]
+    others = [folder for folder, key in pairs if key not in keys_in[folder]]
+    if not others or 3 * len(others) > len(pairs):
+        return []
+    return [
+        f"{plural(len(others), 'image')} in no folder named for the patient in the table, as the others are: "
+        f"{shorten(dict.fromkeys(others), 2)}. If a patient's own file is missing, this is another patient's image: "
+        f"write paths with folders into the table."
     ]
 
 

@@ -110,6 +110,11 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
     if (config.ignore_split or config.split_file) and columns.split:
         records.splits, columns = [None] * len(records.names), replace(columns, split=())
     _add_metadata(records, table, columns, spec, files.first)
+    if shared := {*columns.patient} & {*columns.sex, *columns.age, *columns.view}:
+        records.notes.append(
+            f"{quoted(shared.pop())} is the column of patients, but looks like one of sex, age or view: images with "
+            f"the same value count as one patient's. If that is wrong, name another column with --patient-col."
+        )
     if records.patients and config.patient_col is None and spec is not GENERIC and not spec.patient_in_path:
         records.archive = spec.name
     if config.patient_col is None:

@@ -187,6 +187,8 @@ def test_further_digits_that_number_the_crops_of_an_image_are_noted_with_a_patte
     assert opened(tmp_path / "a", patient_col=note.split("'")[1]).table["patient"].nunique() == 10
     others = (f"{'ab'[width - 3]}/{i:0{width}}.jpg" for width in (3, 4) for i in range(20))
     assert not noted(opened(make(tmp_path / "b", *others)), "may contain patient IDs")
+    files = [f"{letter}/{letter}{i:03d}.jpg" for letter in "ab" for i in range(40)]
+    assert not noted(opened(make(tmp_path / "c", *files, "a/x01.jpg")), "may contain patient IDs")
     for i, start in enumerate((990, 90)):  # past the length to which numbers are filled up with zeros
         files = (f"{'ab'[k % 2]}/s{k:03d}.jpg" for k in range(start, start + 24))
         assert not noted(opened(make(tmp_path / f"b{i}", *files)), "may contain patient IDs")

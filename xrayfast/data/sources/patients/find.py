@@ -15,6 +15,7 @@ from xrayfast.data.sources.identifiers import (
     note_blank,
     note_contradictions,
     note_dates,
+    note_folders_of_others,
     note_forms,
 )
 from xrayfast.data.sources.patients.copies import group_copies
@@ -53,6 +54,7 @@ def find_patients(records: ImageRecords, config: DataConfig, *, to_split: bool =
         records.notes += note_contradictions(records.sexes, records.patients, "the sex")
     if from_column:
         records.notes += note_blank(records.patients or ()) + note_other_headers(records)
+        records.notes += note_folders_of_others(records.folders, records.patients) if records.patients else []
 
 
 def _find_patients(records: ImageRecords, config: DataConfig, to_split: bool) -> None:

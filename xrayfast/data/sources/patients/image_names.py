@@ -96,10 +96,10 @@ def note_patients_in_names(records: ImageRecords) -> None:
 
 def _patterns_of_digits(names: Sequence[str]) -> list[str]:
     """Return a pattern for names in which further digits number the images of one, as s0012 beside s001 does."""
-    lengths = dict[str, set[int]]()  # by folder: elsewhere, numbers may be written in another way
+    lengths = dict[str, set[int]]()  # by folder and first letters: others may write numbers in another way
     for name in names:
         if match := _PADDED.search(name):
-            lengths.setdefault(name.rpartition("/")[0], set()).add(len(match[0]))
+            lengths.setdefault(name[: match.start()], set()).add(len(match[0]))
     shortest = min((min(found) for found in lengths.values() if len(found) > 1), default=0)
     return [rf"([^/]*?(?<!\d)\d{{{shortest}}})\d*\.\w+$"] if shortest > 1 else []
 
