@@ -178,8 +178,18 @@ def cross_validate(
             _require_same(cv, config, facts, info["fingerprint"])
         if jobs > 1:
             return _train_at_once(cv, jobs, reporter, interrupted)
-        parts = interrupted, command, code, cbs, metrics
-        return _train(_Work(*parts, reporter=reporter, cv=cv, config=config, dealt=lambda: dealt), only=fold)
+        work = _Work(
+            reporter=reporter,
+            interrupted=interrupted,
+            command=command,
+            code=code,
+            cbs=cbs,
+            metrics=metrics,
+            cv=cv,
+            config=config,
+            dealt=lambda: dealt,
+        )
+        return _train(work, only=fold)
 
 
 @handling_signals()
@@ -244,8 +254,18 @@ def resume_cross_validation(
             numbers = cv.read_fold_numbers()
             return DealtImages(data, images, compared, numbers, groups, folds.by_image, folds.inner_valid)
 
-        parts = interrupted, cv.info.command, code, cbs, metrics
-        return _train(_Work(*parts, reporter=reporter, cv=cv, config=config, dealt=deal_again), only=fold)
+        work = _Work(
+            reporter=reporter,
+            interrupted=interrupted,
+            command=cv.info.command,
+            code=code,
+            cbs=cbs,
+            metrics=metrics,
+            cv=cv,
+            config=config,
+            dealt=deal_again,
+        )
+        return _train(work, only=fold)
 
 
 @check_arguments()

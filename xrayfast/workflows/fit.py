@@ -97,7 +97,18 @@ def fit(
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
         world.barrier()  # another machine may have more to decode
         compared = compare_all_images(manifest, images, reporter.preparing)
-        request = Request(reporter, interrupted, command, code, cbs, metrics, world, threads, shown_notes, idle)
+        request = Request(
+            reporter=reporter,
+            interrupted=interrupted,
+            command=command,
+            code=code,
+            cbs=cbs,
+            metrics=metrics,
+            world=world,
+            threads=threads,
+            shown_notes=shown_notes,
+            idle=idle,
+        )
         return train_run(manifest, config, images, compared, request, name=name, runs=Path(runs))
 
 
@@ -152,7 +163,16 @@ def resume(
         if not world.is_rank_zero:
             reporter = NullReporter()
             note = reporter.note
-        request = Request(reporter, interrupted, run.info.command, code, cbs, metrics, world, threads)
+        request = Request(
+            reporter=reporter,
+            interrupted=interrupted,
+            command=run.info.command,
+            code=code,
+            cbs=cbs,
+            metrics=metrics,
+            world=world,
+            threads=threads,
+        )
         resume_run(run, request, note)
         if not isinstance(reporter, FoldReporter):
             _note_unfinished_above(run, note)

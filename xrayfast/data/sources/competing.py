@@ -134,8 +134,8 @@ def note_other_classes(records: ImageRecords) -> list[str]:
     if not wrong or right < max(_LEAST_NAMED, 2 * len(wrong)):
         return []
     return [
-        f"{plural(len(wrong), 'image')} with the name of another class than its folder ({shorten(wrong, 3)}), while "
-        f"{right:,} images have that of their own: check these labels."
+        f"{plural(len(wrong), 'image')} named for another class than the folder ({shorten(wrong, 3)}), while "
+        f"{right:,} images are named for their own: check these labels."
     ]
 
 

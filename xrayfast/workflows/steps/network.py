@@ -75,7 +75,7 @@ def never() -> bool:
     return False
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Request:
     """The arguments of `fit` or `cross_validate` other than the data, the settings and the folder's name; ranks; notes.
 

@@ -332,10 +332,10 @@ def test_tables_and_arrays_that_are_not_read_are_named_where_there_are_no_class_
 def test_files_named_for_another_class_than_their_folder_are_noted(tmp_path):
     own = [f"{name}/{name}_{i}.png" for name in ("normal", "covid-19", "viral pneumonia") for i in range(6)]
     both = ["covid-19/covid-19-viral-pneumonia-1.png", "viral pneumonia/person1_virus_6.png"]
-    assert not noted(opened(make(tmp_path / "a", *own, *both)), "of another class")
+    assert not noted(opened(make(tmp_path / "a", *own, *both)), "for another class")
     data = opened(make(tmp_path / "b", *own, *both, "normal/COVID-7.png", "normal/Viral Pneumonia (2).png"))
-    assert noted(data, "2 images with the name of another class than its folder (normal/COVID-7.png", "while 19 images")
+    assert noted(data, "2 images named for another class than the folder (normal/COVID-7.png", "while 19 images")
     assert not noted(
         opened(make(tmp_path / "c", *(f"{c}/normal_{c}{i}.png" for c in ("normal", "tb") for i in range(6)))),
-        "of another class",
+        "for another class",
     )

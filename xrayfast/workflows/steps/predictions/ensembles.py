@@ -89,7 +89,7 @@ def _rename_apart(members: Sequence[Run], found: Sequence[Predictions]) -> Seque
     differ: each data set is numbered from 1.
 
     Raises:
-        RunError: an image has different pixels in two runs.
+        RunError: an image has different pixels in two runs of the same versions of xrayfast and Pillow.
     """
     tables = [
         read_csv(run.split_path, ["image"], dtype=str, keep_default_na=False)
@@ -97,10 +97,11 @@ def _rename_apart(members: Sequence[Run], found: Sequence[Predictions]) -> Seque
         else pd.DataFrame({"image": one.images, "patient": one.patients})
         for run, one in zip(members, found, strict=True)
     ]
-    digests: dict[str, str] = {}
+    digests: dict[tuple[str, str | None, str], str] = {}
     for run, table in zip(members, tables, strict=True):
+        version = run.info.xrayfast, run.info.versions.get("pillow")  # others may decode an image differently
         for image, digest in zip(table["image"], table.get("digest", ()), strict=False):  # older runs have no digests
-            if digest and digests.setdefault(image, digest) != digest:
+            if digest and digests.setdefault((*version, image), digest) != digest:
                 raise RunError(
                     f"{run.path}: '{image}' has other pixels than in another run, so it may be another image of the "
                     "same name. Average only networks that were trained on the same images."
