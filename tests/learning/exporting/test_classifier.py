@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from xrayfast.data.images.reader import fit_square
-from xrayfast.learning.exporting.classifier import Decide, FitSquare
+from xrayfast.learning.exporting.classifier import Classifier, Decide, FitSquare
+from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor
 from xrayfast.metrics.operating_points.calibration import Scaling, Temperature
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import OperatingPoint
@@ -62,3 +64,30 @@ def test_calibration_and_prediction_equal_those_of_the_decision(name):
     clear = (np.abs(expected - decision.thresholds) > 1e-6).all(axis=1)
     assert clear.sum() > 400
     np.testing.assert_array_equal(chosen[clear], decision.decide(expected)[clear])
+
+
+def test_a_label_whose_probability_is_its_threshold_is_predicted():
+    decision = Decision("multi", ("a", "b", "c"), points=points(0.2, None, 0.93), rule="youden")
+    raw = np.stack([decision.thresholds, np.nextafter(decision.thresholds, 0)])
+    _, chosen = Decide(decision)(torch.from_numpy(raw))
+    assert chosen.tolist() == decision.decide(raw).astype(int).tolist() == [[1, 1, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_classifier_predicts_as_its_predictor_does(n):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        members = [
+            Predictor(nn.Sequential(nn.Conv2d(3, 3, 32), nn.Flatten()), DECISIONS["multi"], 32) for _ in range(n)
+        ]
+    predictor = members[0] if n == 1 else EnsemblePredictor(members, DECISIONS["multi"])
+    images = np.random.default_rng(0).integers(0, 256, (4, 45, 60), dtype=np.uint8)
+    classifier = Classifier(predictor).eval()
+    found = dict(zip(classifier.output_names, classifier(torch.from_numpy(images)), strict=True))
+    expected, spread = predictor.probabilities_and_spread(images)
+    np.testing.assert_allclose(found["raw_probabilities"].detach(), expected.raw, atol=1e-5)
+    np.testing.assert_allclose(found["probabilities"].detach(), expected.calibrated, atol=1e-5)
+    assert ("spread" in found) == (n > 1)
+    if spread is not None:
+        np.testing.assert_allclose(found["spread"].detach(), spread, atol=1e-5)
+        assert spread.min() > 1e-3
