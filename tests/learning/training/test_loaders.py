@@ -24,10 +24,10 @@ from xrayfast.learning.fastai_api import (
     TensorImageBW,
     TfmdDL,
 )
-from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.randomness import generator_states, isolated_rng, reseed, restore_generators
 from xrayfast.learning.training import loaders
 from xrayfast.learning.training.loaders import target_table
-from xrayfast.learning.training.radiograph_loader import RadiographDL
+from xrayfast.learning.training.radiograph_loader import GoingOn, RadiographDL
 from xrayfast.learning.training.transforms import ChestAugmentation
 
 
@@ -161,6 +161,20 @@ def test_the_order_comes_from_the_seed_and_global_state_is_left_alone(data):
     before = torch.get_rng_state()
     xf.dataloaders(data, size=32, device="cpu", seed=3)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_epoch_goes_on_after_some_batches_with_the_same_images_and_augmentation(data):
+    cpu = torch.device("cpu")
+    loaders = [xf.dataloaders(data, size=32, batch_size=4, seed=1, device="cpu").train for _ in range(2)]
+    whole, rest = loaders
+    with isolated_rng(0):
+        batches = [(*batch, generator_states(cpu)) for batch in whole]
+        rest.going_on = GoingOn(2, lambda: restore_generators(batches[1][-1], cpu))
+        reseed(1)
+        found = list(rest)
+    assert list(rest.rows) == list(whole.rows) and len(found) == len(batches) - 2
+    for (x, y), (expected, labels, _) in zip(found, batches[2:], strict=True):
+        assert torch.equal(x, expected) and torch.equal(y, labels)
 
 
 def test_items_are_shown_as_a_table(data):

@@ -9,7 +9,13 @@ import sklearn.metrics as skm
 import torch
 
 from xrayfast.learning.fastai_api import AvgSmoothLoss
-from xrayfast.learning.training.metrics import EpochRecorder, SmoothLoss, UnmaskedLoss, build_epoch_metrics
+from xrayfast.learning.training.metrics import (
+    EpochRecorder,
+    SmoothLoss,
+    TrainRecorder,
+    UnmaskedLoss,
+    build_epoch_metrics,
+)
 from xrayfast.metrics.registry import history_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
 
@@ -107,3 +113,33 @@ def test_training_losses_are_smoothed_as_by_fastai_also_after_a_restore():
     recorder.restore(pd.DataFrame({"epoch": [1, 2], "train_loss": [1.5, 1.75], "valid_loss": 1.0}), batches)
     assert [float(loss) for loss in recorder.losses] == pytest.approx(expected)
     assert recorder.iters == [2, 4]
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_the_records_of_batches_go_on_after_a_restore(task):
+    logits = torch.randn(14, 3, generator=torch.manual_seed(0))
+    target = torch.arange(14) % 3
+    target = target if task == "single" else torch.nn.functional.one_hot(target, 3).float()
+    dls = SimpleNamespace(device=torch.device("cpu"), train=SimpleNamespace(bs=4))
+    whole, resumed = (TrainRecorder(0, task, 3) for _ in range(2))
+
+    def add(recorder, batch):
+        rows, lr = slice(4 * batch, 4 * batch + 4), (batch + 1) / 3
+        recorder.learn = SimpleNamespace(
+            loss=torch.tensor(0.1 + batch), yb=(target[rows],), pred=logits[rows], iter=batch, dls=dls,
+            opt=SimpleNamespace(hypers=[{"lr": lr / 7}, {"lr": lr}]),
+        )  # fmt: skip
+        recorder.add_batch()
+
+    for batch in range(4):
+        if batch == 2:
+            resumed.learn = SimpleNamespace(dls=dls)
+            resumed.restore(whole.state())
+        for recorder in (whole, resumed)[: 1 + (batch >= 2)]:
+            add(recorder, batch)
+    assert resumed.places == [0, 1, 2, 3]
+    for name, tensor in whole.state().items():
+        again = resumed.state()[name]
+        assert again.dtype == tensor.dtype and torch.equal(again, tensor)
+    assert resumed.lrs == [1 / 3, 2 / 3, 1, 4 / 3] and resumed.lowest_lrs == [lr / 7 for lr in resumed.lrs]
+    assert resumed.read_metrics() == whole.read_metrics()
