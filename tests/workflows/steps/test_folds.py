@@ -1,5 +1,6 @@
 """Which images the network of a fold is trained on, and how the folds are pooled, without training."""
 
+from collections import defaultdict
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -146,7 +147,9 @@ def joined(monkeypatch):
                 valid, test = (IMAGES[:5], [*TESTED, *inside]) if inner_valid else (inside, TESTED)
                 splits = {"valid": predict(valid, n), "test": predict(test, n + 100)}
                 n += 1
-                info = SimpleNamespace(finished=str(n), seconds=n, best_epoch=n, remarks=[], model_dump=dict)
+                info = SimpleNamespace(
+                    finished=str(n), seconds=n, best_epoch=n, remarks=[], model_dump=lambda: defaultdict(str)
+                )
                 path = SimpleNamespace(name=f"repeat{repeat + 1}-fold{fold}")
                 runs.append(
                     SimpleNamespace(
