@@ -38,6 +38,9 @@ _FRONTAL = {
     *("FRONTAL", "FRONTALE", "FACE", "FRENTE", *_PA, *_AP, "\u041f\u0420\u042f\u041c\u0410\u042f"),
     *("\u6b63\u4f4d", "\u6b63\u9762", "\uc815\uba74"),
 }
+_LYING = {"DECUBITUS", "DECUB", "DECUBITO", "D\u00c9CUBITO"}
+"""A patient who lies on the side, the lateral decubitus, is imaged from the front."""
+
 _NO_VIEW = {"UNKNOWN", "UNK"}
 
 _CHEST = re.compile("chest|cxr|thora|t[o\u00f3]ra[xc]|lung|rib|heart|trunk|\u80f8", re.IGNORECASE)
@@ -116,7 +119,7 @@ def kind_of_view(view: str | None) -> ViewKind:
     """
     words = _words(view or "")
     if words & _LATERAL:
-        return "lateral"
+        return "other" if words & _LYING else "lateral"
     if words & _FRONTAL:
         return "frontal"
     return "other" if view and not (words and words <= _NO_VIEW) else ""
@@ -130,7 +133,7 @@ def view_in_description(text: str) -> str:
     """
     kinds, words = {"PA": _PA, "AP": _AP, "LATERAL": _LATERAL - {"L"}}, _words(_join_initials(text.upper()))
     found = [view for view, names in kinds.items() if names & words]
-    is_clear = len(found) == 1 and not (found == ["LATERAL"] and words & _FRONTAL)
+    is_clear = len(found) == 1 and not (found == ["LATERAL"] and words & (_FRONTAL | _LYING))
     return found[0] if is_clear else ""
 
 

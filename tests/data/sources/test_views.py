@@ -38,7 +38,7 @@ VIEWS = {
         "profil",
         "\u0431\u043e\u043a\u043e\u0432\u0430\u044f",
     ],
-    "other": ["LAO", "SWIMMERS", "COSTAL", "EXCLUDE", "7"],
+    "other": ["LAO", "LATERAL DECUBITUS", "Left lat decub", "SWIMMERS", "COSTAL", "EXCLUDE", "7"],
     "": ["", "  ", "UNKNOWN", "unk"],
 }
 
