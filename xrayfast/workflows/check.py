@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from xrayfast.audit.check import Audit, audit
@@ -16,7 +17,7 @@ from xrayfast.files.writable import PAGE_MARK, require_replaceable
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.html.pages.check_page import render_check_page, shown_groups, shown_rows
 from xrayfast.runs.run import now
-from xrayfast.workflows.data import opened_with_notes
+from xrayfast.workflows.data import note_other_pixels, opened_with_notes
 
 JSON, PAGE = "check.json", "check.html"
 
@@ -58,6 +59,7 @@ def check(
             require_replaceable(folder / JSON, keys=("images", "leaks", "shortcuts"))
             require_replaceable(folder / PAGE, mark=PAGE_MARK)
         found = audit(data, images, reporter.preparing)
+        found = replace(found, data=note_other_pixels(found.data, images))
         if folder is not None:
             write_json(folder / JSON, found.to_json())
             _write_page(found, images, folder / PAGE)

@@ -264,13 +264,8 @@ def decode(
 ) -> tuple[Manifest, DecodedImages]:
     """Run `decode_manifest`, report its progress as the stage "decoding", and note images unlike those split before."""
     data, images = decode_manifest(data, size, partial(progress, "decoding"), may_leave_out=may_leave_out)
-    if may_leave_out and (other := _unlike_split_file(data, images)):
-        note = (
-            f"{len(other):,} of {plural(len(data), 'image')} have other pixels than the images of the same names had "
-            f"when {data.config.split_file} was written: {shorten(other, 3)}. If they are not versions of the same "
-            "images, leave out --split-file."
-        )
-        data = replace(data, notes=tuple(dict.fromkeys([*data.notes, note])))
+    if may_leave_out:
+        data = note_other_pixels(data, images)
     return data, images
 
 
@@ -292,21 +287,27 @@ def changed_images(run: Run, data: Manifest, images: DecodedImages) -> list[str]
     table = read_csv(run.split_path, ["image"], dtype=str, keep_default_na=False)
     if "digest" not in table:
         return []
-    return _changed_since(dict(zip(table["image"], table["digest"], strict=True)), data, images)
-
-
-def _unlike_split_file(data: Manifest, images: DecodedImages) -> list[str]:
-    """Return the names of images whose pixels do not match the hashes in the split file, if it has any."""
-    if (file := data.config.split_file) is None or is_split_list(file):
-        return []
-    columns = read_table(file).columns
-    recorded = zip(columns.get("image", ()), columns.get("digest", ()), strict=False)
-    return _changed_since(dict(recorded), data, images)
-
-
-def _changed_since(recorded: Mapping[str, str], data: Manifest, images: DecodedImages) -> list[str]:
+    recorded = dict(zip(table["image"], table["digest"], strict=True))
     pairs = zip(data.table["image"].tolist(), data.table["path"].tolist(), strict=True)
     return [image for image, path in pairs if recorded.get(image, "") not in ("", _digest(images, path))]
+
+
+def note_other_pixels(data: Manifest, images: DecodedImages) -> Manifest:
+    """Add a note on readable images whose pixels do not match the hash in the split file, if it has hashes."""
+    if (file := data.config.split_file) is None or is_split_list(file):
+        return data
+    columns = read_table(file).columns
+    recorded = dict(zip(columns.get("image", ()), columns.get("digest", ()), strict=False))
+    pairs = zip(data.table["image"].tolist(), data.table["path"].tolist(), strict=True)
+    known = ((image, path, recorded[image]) for image, path in pairs if recorded.get(image))
+    other = [image for image, path, digest in known if _digest(images, path) not in (None, digest)]
+    if not other:
+        return data
+    note = (
+        f"{len(other):,} of {plural(len(data), 'image')} have other pixels than the images of the same names had when "
+        f"{file} was written: {shorten(other, 3)}. If they are not versions of the same images, leave out --split-file."
+    )
+    return replace(data, notes=tuple(dict.fromkeys([*data.notes, note])))
 
 
 def _digest(images: DecodedImages, path: str) -> str | None:

@@ -332,6 +332,13 @@ def test_formulas_and_links_instead_of_paths_are_named(tmp_path, cell):
     assert "Some cells are formulas or links; expected the path alone." in found
 
 
+def test_names_that_a_spreadsheet_rounded_are_named(tmp_path):
+    make(tmp_path, *(f"12345678901234{i}.png" for i in range(10)))
+    for cell, rounded in (("1.23457E+14", True), ("12345678901299", False)):
+        table(tmp_path, "image,label\n" + "".join(f"{cell},{'ab'[i % 2]}\n" for i in range(10)))
+        assert ("Some cells are in scientific notation" in message(DataError, tmp_path)) == rounded
+
+
 @pytest.mark.parametrize("cell", ["PosixPath('{i}.png')", "WindowsPath('x/{i}.png')", "b'{i}.png'"])
 def test_paths_are_read_as_python_prints_them(tmp_path, cell):
     root = make(tmp_path, *(f"x/{i}.png" for i in range(10)))

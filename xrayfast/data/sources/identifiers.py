@@ -299,9 +299,14 @@ def _describe_several(values: Sequence[str], patients: Sequence[str], what: str)
     return f"{several} of {occur} with several values of {what}" if several else ""
 
 
+def is_rounded(text: str) -> bool:
+    """Whether a number is in scientific notation, with a positive exponent."""
+    return _ROUNDED.fullmatch(text) is not None
+
+
 def describe_rounding(identifiers: Sequence[str]) -> str:
     """Return a warning that a spreadsheet rounded patient identifiers, or ""."""
-    rounded = sum(map(bool, map(_ROUNDED.fullmatch, distinct(identifiers))))
+    rounded = sum(map(is_rounded, distinct(identifiers)))
     text = (
         f"{plural(rounded, 'patient identifier')} in scientific notation, such as 1.0E+05, into which spreadsheets "
         f"round long numbers: different patients may have the same identifier. Export the table again with this "

@@ -18,7 +18,7 @@ from xrayfast.data.sources.column_words import BOX, is_called
 from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.file_matching import Finder, Matches, absolute
-from xrayfast.data.sources.identifiers import plain_numbers, plain_signs
+from xrayfast.data.sources.identifiers import is_rounded, plain_numbers, plain_signs
 from xrayfast.data.sources.records import FilePaths
 from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.text_column import TextColumn
@@ -161,8 +161,13 @@ def _quote_columns(columns: Columns) -> str:
 
 
 def _explain_absent(finder: Finder, texts: Sequence[str]) -> str:
-    """Return a sentence on texts without a file: they are several paths or folders, or similar to other files."""
+    """Return a sentence on texts without a file: rounded, several paths, folders, or similar to other files."""
     some = [text.strip() for text in texts[:_LOOKED_UP]]
+    if any(map(is_rounded, some)):
+        return (
+            " Some cells are in scientific notation, into which spreadsheets round long numbers: export the table "
+            "again with this column as text."
+        )
     if any(map(_LINK.match, some)):
         return " Some cells are formulas or links; expected the path alone."
     if any(len(_SUFFIX.findall(text)) > 1 or _are_several(finder, text) for text in some):
