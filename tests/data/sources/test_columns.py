@@ -360,6 +360,7 @@ def test_dates_and_measurements_that_repeat_are_no_keys(tmp_path, start):
     ("name", "cells"),
     [
         ("width", [1000 + i // 2 for i in range(24)]),
+        ("StudyTime", [101500 + i // 2 for i in range(24)]),
         ("date", [f"2020-01-{i // 2 + 1:02d}" for i in range(24)]),
         ("hash", [f"abc{i}" for i in range(24)]),
         ("device", ["A", "B", "C"]),

@@ -119,7 +119,7 @@ _NOT_LABELS: tuple[tuple[str, str, str], ...] = (
 """What 0/1 columns hold that are not used as labels unless the user names them; a word of their names; and the words
 that may be beside it. If these are "", any may be, but it must be the first or last word."""
 
-_MEASURED = re.compile(
+MEASURED = re.compile(
     r"weight|height|size|width|length|area|distance|spacing|x|y|w|h|x?m(in|ax)|kvp?|mas|exposure|dose|sid|temp(erature)?|"
     r"spo2|sao2|pao2|bp|hr|pulse|rate|time|days?|weeks?|months?|years?|dates?|hours?|visits?|count|number|level|index|"
     r"score|lat(itude)?|lon(gitude)?|rows?|columns?|bits?|pixels?|mean|std|sd|ratio|percentile"
@@ -288,7 +288,7 @@ def describe_no_label(name: str) -> str:
 
 def is_measured(name: str, no_label: str) -> bool:
     """Whether the name of a numeric column suggests that it holds something other than scores of a label."""
-    return bool(no_label) or has_word(name, DOUBTFUL) or has_word(name, _MEASURED)
+    return bool(no_label) or has_word(name, DOUBTFUL) or has_word(name, MEASURED)
 
 
 def may_be_grade(name: str, no_label: str) -> bool:

@@ -38,6 +38,8 @@ from xrayfast.errors.advice import quoted
 
 _MOST_LABELS = 200  # distinct texts in a column that may hold labels
 
+_DENIED = frozenset({"no", "non", "not", "without", "negative", "neg"})
+
 _MOST_NAMES, _LEAST_NAMED = 20_000, 5  # names of images that are looked at; that have the name of their class
 
 _LOOKED_AT = 100  # cells examined to see whether a column holds file names
@@ -126,7 +128,7 @@ def note_other_classes(records: ImageRecords) -> list[str]:
     right, wrong = 0, list[str]()
     for i in range(0, len(records.names), max(1, len(records.names) // _MOST_NAMES)):
         words = {*split_words(PurePosixPath(records.names[i]).stem)}
-        named = {j for j, needed in known if needed <= words}
+        named = {j for j, needed in known if needed <= words and words & _DENIED <= needed}
         if named.intersection(np.flatnonzero(records.labels.matrix[i] == 1)):
             right += 1
         elif named:

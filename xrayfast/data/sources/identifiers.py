@@ -12,7 +12,7 @@ import numpy as np
 from xrayfast.data.labels.flags import looks_like_flags
 from xrayfast.data.labels.names import drop_invisible, fold_look_alikes, may_be_thousands
 from xrayfast.data.labels.words import is_missing, looks_like_date
-from xrayfast.data.sources.column_words import ORIGIN, has_word, key_role, may_be_key
+from xrayfast.data.sources.column_words import MEASURED, ORIGIN, has_word, key_role, may_be_key
 from xrayfast.data.text_column import TextColumn, distinct
 from xrayfast.errors import plural, shorten
 from xrayfast.errors.advice import quoted
@@ -324,7 +324,7 @@ def note_keys(columns: Mapping[str, Sequence[str]], unused: Sequence[str], toget
     found = [
         name
         for name in unused
-        if (key_role(name) == "patient" if known else may_be_key(name) or _looks_like_key(columns[name]))
+        if (key_role(name) == "patient" if known else may_be_key(name) or _looks_like_key(name, columns[name]))
         and _groups_rows(columns[name])
         and _is_divided(columns[name], together)
     ]
@@ -353,8 +353,8 @@ def _groups_rows(cells: Sequence[str]) -> bool:
     return 2 < len(counts) < total <= _MOST_PER_KEY * len(counts) and not looks_like_flags(cells, words=True)
 
 
-def _looks_like_key(cells: Sequence[str]) -> bool:
-    """Whether values repeat like identifiers and none is a small or broken number, a date or a sentence."""
+def _looks_like_key(name: str, cells: Sequence[str]) -> bool:
+    """Whether values repeat like identifiers and are no measurements, small or broken numbers, dates or sentences."""
     counts = _count_values(cells)
     total = counts.total()
     return (
@@ -364,6 +364,7 @@ def _looks_like_key(cells: Sequence[str]) -> bool:
         and 2 * sum(count for count in counts.values() if count > 1) >= total
         and max(map(len, counts)) <= _LONGEST_KEY
         and not any(map(_NUMBER_OR_DATE.fullmatch, counts))
+        and not (has_word(name, MEASURED) and any(map(str.isdigit, counts)))
     )
 
 

@@ -320,7 +320,11 @@ def test_folders_of_no_class_by_their_names(tmp_path):
 @pytest.mark.parametrize(("count", "images", "noted_"), [(9, 2, True), (9, 5, False), (7, 2, False)])
 def test_class_folders_of_few_images_each_may_be_patients(tmp_path, count, images, noted_):
     files = (f"case {chr(97 + i)}/{j}x{i}.png" for i in range(count) for j in range(images))
-    assert noted(opened(make(tmp_path, *files)), f"many ({count}) for {count * images} images") == noted_
+    assert noted(opened(make(tmp_path / "a", *files)), f"many ({count}) for {count * images} images") == noted_
+    findings = "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Hernia", "Edema"
+    assert not noted(
+        opened(make(tmp_path / "b", *(f"{name}/{i}{name}.png" for name in findings for i in range(2)))), "are many"
+    )
 
 
 @pytest.mark.parametrize("name", ["train/_classes.csv", "train/metadata.jsonl", "train.csv", "set.npz"])
@@ -332,6 +336,7 @@ def test_tables_and_arrays_that_are_not_read_are_named_where_there_are_no_class_
 def test_files_named_for_another_class_than_their_folder_are_noted(tmp_path):
     own = [f"{name}/{name}_{i}.png" for name in ("normal", "covid-19", "viral pneumonia") for i in range(6)]
     both = ["covid-19/covid-19-viral-pneumonia-1.png", "viral pneumonia/person1_virus_6.png"]
+    both += ["normal/no covid-19 1.png", "normal/viral_pneumonia_negative.png"]
     assert not noted(opened(make(tmp_path / "a", *own, *both)), "for another class")
     data = opened(make(tmp_path / "b", *own, *both, "normal/COVID-7.png", "normal/Viral Pneumonia (2).png"))
     assert noted(data, "2 images named for another class than the folder (normal/COVID-7.png", "while 19 images")

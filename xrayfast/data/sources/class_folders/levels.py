@@ -97,7 +97,7 @@ def _note_joined(names: Sequence[str]) -> list[str]:
         len(groups) > 1
         and len(classes) > 1
         and len(groups) * len(classes) == len(pairs)
-        and all(map(_is_class, classes))
+        and all(map(is_class, classes))
     ):
         return [
             f"Names of class folders combine {shorten(sorted(groups))} with {shorten(sorted(classes))}, and each "
@@ -117,7 +117,7 @@ def group_of(name: str, level: int, splits: Collection[str]) -> str:
 
 
 def _choose(levels: Sequence[Sequence[tuple[str, ...]]], names: Sequence[Sequence[str]], source: Path) -> int:
-    named = [2 * sum(map(_is_class, listed)) >= len(listed) for listed in names]
+    named = [2 * sum(map(is_class, listed)) >= len(listed) for listed in names]
     groups = [all(map(_is_group, listed)) for listed in names]
     whole = [{path[:-1] for path in level} == set(above) for level, above in zip(levels[1:], levels[:-1], strict=True)]
     reached = [all(whole[:depth]) for depth in range(len(levels))]  # by every folder of level 1
@@ -171,7 +171,8 @@ def _are_flags(level: Sequence[tuple[str, ...]]) -> bool:
     )
 
 
-def _is_class(name: str) -> bool:
+def is_class(name: str) -> bool:
+    """Whether the words of a name are those of classes."""
     words = split_words(name)
     known = all(CLASSES.fullmatch(word) or BESIDE_CLASS.fullmatch(word) for word in words)
     return is_no_finding(name) or (known and any(map(CLASSES.fullmatch, words)))

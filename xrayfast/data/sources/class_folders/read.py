@@ -18,7 +18,7 @@ from xrayfast.data.labels.names import LabelSet, parse_folder_name, sort_labels
 from xrayfast.data.labels.spellings import spelling_keys
 from xrayfast.data.labels.targets import RawLabels, encode_labels
 from xrayfast.data.labels.words import find_unlabeled, may_be_no_class
-from xrayfast.data.sources.class_folders.levels import choose_class_level, find_copies, group_of
+from xrayfast.data.sources.class_folders.levels import choose_class_level, find_copies, group_of, is_class
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import absolute, hidden_images, top_level, walk
 from xrayfast.data.sources.records import FilePaths, ImageRecords
@@ -123,7 +123,8 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
         found.notes.append(
             f"A class folder is named {shorten(map(repr, doubtful))}: if that is not a class, move it out of the data."
         )
-    if len(labels) >= _MANY_CLASSES and len(names) <= _FEW_IMAGES * len(labels) and not known:
+    are_many = len(labels) >= _MANY_CLASSES and len(names) <= _FEW_IMAGES * len(labels)
+    if are_many and not (known or any(map(is_class, labels))):
         found.notes.append(
             f"Class folders are many ({len(labels)}) for {len(names)} images: {shorten(labels, 3)}. If they are "
             f"patients or studies, give a table of labels with --labels."
