@@ -25,6 +25,14 @@ def test_given_splits_are_kept_and_the_missing_ones_drawn():
     assert "To keep this split when images are added, pass its split.csv to --split-file." in found.notes[0]
 
 
+@pytest.mark.parametrize("options", [{"valid_fraction": 0.3}, {"folds": 3}])
+def test_patients_after_a_given_test_split_stay_together(options):
+    groups = np.append([0, 0, 0], 1 + np.arange(20) // 2)
+    names = np.array(settled(["test"] * 3 + [None] * 20, groups, **options).names)
+    assert [len(set(names[groups == group])) for group in range(11)] == [1] * 11
+    assert set(names[3:]) == {"train", "valid"}
+
+
 def test_nothing_is_drawn_if_all_splits_are_given():
     found = settled(["train", None, "valid", "test"])
     assert found.names == ["train", "train", "valid", "test"] and not found.drawn.any() and found.notes == []

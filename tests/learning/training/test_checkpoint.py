@@ -27,6 +27,7 @@ from xrayfast.learning.training.checkpoint import (
     TensorCopies,
     find_checkpoint,
     save_checkpoint,
+    saved_place,
 )
 from xrayfast.learning.training.optional.averaging import AverageWeights
 from xrayfast.learning.training.position import Position
@@ -137,6 +138,7 @@ def test_the_checkpoint_before_is_kept_and_used_if_the_newest_is_damaged(tmp_pat
     assert not (folder / "left.csv").exists()
     assert [len(Checkpoint.read(path, checksums=True).state.rows) for path in (folder, old)] == [3, 2]
     assert len(find_checkpoint(folder, checksums=True)[0].state.rows) == 3
+    assert saved_place(folder) == "epoch 4"
     (folder / CHECKSUMS).unlink()
     found, problem = find_checkpoint(folder, checksums=True)
     assert len(found.state.rows) == 2 and problem.startswith(f"{folder}: lacks {CHECKSUMS}")
@@ -145,8 +147,9 @@ def test_the_checkpoint_before_is_kept_and_used_if_the_newest_is_damaged(tmp_pat
     assert found is None and problem.startswith(f"{folder}: lacks {CHECKSUMS}")
     folder.rename(tmp_path / "elsewhere")
     assert find_checkpoint(folder, checksums=True)[1].startswith(f"{folder}: lacks")
+    assert saved_place(folder) == "epoch 3"
     old.rename(tmp_path / "there too")
-    assert find_checkpoint(folder, checksums=True) == (None, "")
+    assert find_checkpoint(folder, checksums=True) == (None, "") and saved_place(folder) == "epoch 1"
 
 
 def test_the_state_of_an_optimizer_with_more_parameters_is_refused(tmp_path):
