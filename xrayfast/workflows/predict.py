@@ -95,7 +95,8 @@ def predict(
         device: the device to compute on.
         progress: whether to display progress, by default only in a notebook or a terminal; or a function to call with
             the number of files done and the total.
-        note: function to call with each note on files left out and on differences from the run.
+        note: function to call with each note: on files left out, on files with the pixels of an earlier one, on how
+            images were read, and on differences from the run.
 
     Returns:
         A table with one row per file, in input order, and these columns: `file`; `predicted` (labels joined with "|");
