@@ -666,6 +666,10 @@ def test_a_class_absent_from_validation_leaves_empty_cells_and_training_goes_on(
     assert run.info["best_epoch"] == run.history["valid_loss"].argmin() + 1
     assert any("No validation image has covid-19, pneumonia" in note for note in notes)
     assert any("Every validation image has normal: AUROC and average precision" in note for note in notes)
+    said = "their columns are empty: auroc_macro. The best epoch was chosen by the validation loss instead."
+    assert any(said in note for note in notes)
+    card = (run.path / "model_card.md").read_text()
+    assert "the best according to loss, since macro AUROC is undefined, on the validation split" in card
     summary = run.metrics["valid"]
     assert [row[name] for row in summary["per_label"] for name in ("auroc", "ap")] == [None] * 6
     assert summary["overall"]["ap_macro"] is None

@@ -30,6 +30,7 @@ from fastai.learner import Metric
 from fastai.metrics import F1Score, F1ScoreMulti, RocAucMulti, accuracy, accuracy_multi, error_rate, skm_to_fastai
 from matplotlib.figure import Figure
 from sklearn import metrics as skm
+from torch.nn import MultiMarginLoss
 
 import xrayfast as xf
 from tests.conftest import TINY, StopAfter
@@ -411,6 +412,18 @@ def test_training_that_changes_nothing_and_a_metric_without_values_are_remarked(
     assert "changed the head's weights by less than 0.01%: the network has learned nothing" in text
     assert "the loss (constant), or NoStep." in text
     assert "not a finite number in any epoch, so that their columns are empty: not_a_number." in text
+
+
+class OtherLoss(Callback):
+    def before_fit(self):
+        self.learn.loss_func = MultiMarginLoss()
+
+
+def test_a_loss_that_a_callback_replaces_is_remarked(data_dir, tmp_path):
+    run = xf.fit(data_dir, runs=tmp_path, cbs=[OtherLoss()], **SETTINGS)
+    said = "learn.loss_func was replaced in Python, so config.yaml does not describe how this network was trained."
+    assert said in run.info.remarks
+    assert not any("optimizer" in remark or "opt_func" in remark for remark in run.info.remarks)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ from xrayfast.runs.batches import write_batches
 from xrayfast.runs.history import History, valid_column
 from xrayfast.runs.run import Run
 from xrayfast.workflows.data import find_data, image_infos, split_table, with_absolute_paths
-from xrayfast.workflows.steps.finishing import finish
+from xrayfast.workflows.steps.finishing import describe_replaced, finish
 from xrayfast.workflows.steps.preparing import own_code_remarks, prepare, validate_by_unit
 from xrayfast.workflows.steps.provenance import collect_provenance
 
@@ -234,7 +234,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     remarks = [
         *remarks,
         *own_code_remarks(config, learn),
-        *_replaced(learn),
+        *describe_replaced(learn),
         *_require_known_transforms(learn.dls),
     ]
     if learn.dls.origin != "xrayfast":
@@ -292,14 +292,6 @@ def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
 
 LARGEST_CHANGE = 0.01
 """Change of a logit, relative or absolute, that rounding on a GPU can make."""
-
-
-def _replaced(learn: RadiographLearner) -> list[str]:
-    return [
-        f"learn.{name} was replaced in Python, so config.yaml does not describe how this network was trained."
-        for name, made in learn.made_with.items()
-        if getattr(learn, name) is not made
-    ]
 
 
 def _require_known_transforms(dls: RadiographDataLoaders) -> list[str]:

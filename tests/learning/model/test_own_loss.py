@@ -107,3 +107,24 @@ def test_a_loss_is_not_judged_by_masked_cells_alone():
         return (F.softplus((1 - 2 * target.nan_to_num()) * logits) * ~target.isnan()).sum()
 
     OwnLoss("multi", of_unmasked).try_on(torch.full_like(MASKED, torch.nan))
+
+
+class Tempered(nn.Module):
+    """The cross entropy at a temperature, which is a parameter."""
+
+    def __init__(self, trained):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(1), requires_grad=trained)
+
+    def forward(self, logits, target):
+        return F.cross_entropy(logits / self.temperature, target)
+
+
+@pytest.mark.filterwarnings("error")
+def test_parameters_of_a_loss_which_no_optimizer_gets_are_noted():
+    loss = OwnLoss("single", Tempered(trained=True))
+    loss.try_on(CLASSES)
+    assert "parameters that are not trained" in loss.untrained_note()
+    assert "loss.temperature" in loss.untrained_note()
+    for fixed in (Tempered(trained=False), nn.CrossEntropyLoss(weight=torch.ones(3)), F.cross_entropy):
+        assert OwnLoss("single", fixed).untrained_note() is None

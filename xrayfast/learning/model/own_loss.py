@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xrayfast.config import Task
-from xrayfast.errors import ConfigError
+from xrayfast.errors import ConfigError, shorten
 from xrayfast.learning.model.losses import Loss, fill_masked
 from xrayfast.own_code import name_of
 
@@ -44,6 +44,16 @@ class OwnLoss(Loss):
     def extra_repr(self) -> str:
         """Return the name of the callable, for `learn.summary()`."""
         return self.name
+
+    def untrained_note(self) -> str | None:
+        """Return a note if the loss has parameters, which only the network's optimizer could train."""
+        names = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        if not names:
+            return None
+        return (
+            f"loss {self.name} has parameters that are not trained, because the optimizer gets only those of the network: "
+            f"{shorten(names)}. They keep their first values."
+        )
 
     def forward(
         self, logits: Tensor, target: Tensor, other: Tensor | None = None, share: Tensor | None = None
@@ -113,7 +123,7 @@ class OwnLoss(Loss):
         if isinstance(self.loss, nn.NLLLoss) or self.loss is F.nll_loss:
             raise ConfigError(f"loss {self.name} needs log-probabilities; expected a loss of logits: CrossEntropyLoss.")
         right = 6 * target.nan_to_num(0.5) - 3
-        found_right, found_wrong = (float(self(sign * right, truth)) for sign in (1, -1))
+        found_right, found_wrong = (self(sign * right, truth).item() for sign in (1, -1))
         if found_right >= found_wrong and right.any():  # not if all these cells are masked
             raise ConfigError(
                 f"loss {self.name} is {found_right:.3g} for right answers and {found_wrong:.3g} for wrong ones; "

@@ -539,6 +539,8 @@ def _build_learner(
     if train.mixes_images:
         learn.add_cb(MixImages(train.mixup, train.cutmix))
         learn.network_notes += (*describe_equal_shares(train.mixup, train.cutmix),)
+    if isinstance(loss_func, OwnLoss) and (note := loss_func.untrained_note()):
+        learn.network_notes += (note,)
     if dls.origin != "xrayfast":
         learn.own_code["dls"] = f"DataLoaders with {', '.join(transform_names(dls))}"
     if dls.origin == "own transforms":

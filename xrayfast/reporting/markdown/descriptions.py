@@ -199,9 +199,13 @@ def epoch_selection(facts: RunFacts) -> str:
 
 
 def monitored(facts: RunFacts) -> str:
-    """Name the loss or metric that chooses the epoch."""
+    """Name the loss or metric that chooses the epoch; it is the loss if the metric is undefined there."""
     monitor = facts.config.train.monitor
-    return "loss" if monitor == "valid_loss" else metric_phrase(DEFAULT_METRIC if monitor == "auto" else monitor)
+    if monitor == "valid_loss":
+        return "loss"
+    name = DEFAULT_METRIC if monitor == "auto" else monitor
+    undefined = "valid" in facts.results and facts.results["valid"]["overall"].get(name, 0) is None
+    return f"loss, since {metric_phrase(name)} is undefined," if undefined else metric_phrase(name)
 
 
 def folds(cv: CrossValidation) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -76,13 +77,26 @@ def describe_untrained(before: Sequence[Tensor], learn: RadiographLearner) -> st
     )
 
 
-def describe_empty_metrics(learn: RadiographLearner, history: History) -> str | None:
-    """Return a remark on the user's own metrics that were not a finite number in any epoch."""
-    names = [metric.name for metric in learn.metrics if isinstance(metric, OwnMetric)]
-    empty = [name for name in names if all(row.get(valid_column(name)) is None for row in history.rows)]
+def describe_empty_metrics(learn: RadiographLearner, history: History, monitor: str) -> str | None:
+    """Return a remark on the user's own metrics, and the monitored one, that were not a finite number in any epoch."""
+    names = [metric.name for metric in learn.metrics if isinstance(metric, OwnMetric) or metric.name == monitor]
+    empty = [name for name in names if pd.isna([row.get(valid_column(name)) for row in history.rows]).all()]
     if not (empty and history.rows):
         return None
-    return f"Metrics that were not a finite number in any epoch, so that their columns are empty: {shorten(empty)}."
+    instead = " The best epoch was chosen by the validation loss instead." if monitor in empty else ""
+    return (
+        f"Metrics that were not a finite number in any epoch, so that their columns are empty: {shorten(empty)}."
+        f"{instead}"
+    )
+
+
+def describe_replaced(learn: RadiographLearner) -> list[str]:
+    """Return a remark for the loss and the optimizer if it was replaced, such as by a callback."""
+    return [
+        f"learn.{name} was replaced in Python, so config.yaml does not describe how this network was trained."
+        for name, made in learn.made_with.items()
+        if getattr(learn, name) is not made
+    ]
 
 
 def describe_constant_outputs(saved: Predictions) -> str | None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from xrayfast.config import OWN_WEIGHTS, Config, Precision
+from xrayfast.config import DEFAULT_METRIC, OWN_WEIGHTS, Config, Precision
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.images.notes import describe_notes
@@ -47,6 +47,7 @@ from xrayfast.workflows.steps.finishing import (
     add_remark,
     describe_empty_metrics,
     describe_instability,
+    describe_replaced,
     describe_untrained,
     finish,
     head_weights,
@@ -266,10 +267,12 @@ def _train_and_record(training: Training) -> None:
             training.run_phases()
         if world.highest(stop()):
             raise KeyboardInterrupt
+        monitor = config.train.monitor
         remarks = (
             describe_instability(history),
             None if training.checkpoint else describe_untrained(before, learn),  # few steps may be left to resume
-            describe_empty_metrics(learn, history),
+            describe_empty_metrics(learn, history, DEFAULT_METRIC if monitor == "auto" else monitor),
+            *describe_replaced(learn),
         )
         for remark in filter(None, remarks):
             add_remark(run, remark, training.reporter.note)
