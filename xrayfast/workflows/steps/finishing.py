@@ -78,12 +78,13 @@ def describe_untrained(before: Sequence[Tensor], learn: RadiographLearner) -> st
 
 
 def describe_empty_metrics(learn: RadiographLearner, history: History, monitor: str) -> str | None:
-    """Return a remark on the user's own metrics, and the monitored one, that were not a finite number in any epoch."""
-    names = [metric.name for metric in learn.metrics if isinstance(metric, OwnMetric) or metric.name == monitor]
+    """Return a remark on metrics that were not a finite number in any epoch: one's own, and that of column `monitor`."""
+    monitored = [metric.name for metric in learn.metrics if valid_column(metric.name) == monitor]
+    names = [metric.name for metric in learn.metrics if isinstance(metric, OwnMetric)] + monitored
     empty = [name for name in names if pd.isna([row.get(valid_column(name)) for row in history.rows]).all()]
     if not (empty and history.rows):
         return None
-    instead = " The best epoch was chosen by the validation loss instead." if monitor in empty else ""
+    instead = " The best epoch was chosen by the validation loss instead." if {*monitored} & {*empty} else ""
     return (
         f"Metrics that were not a finite number in any epoch, so that their columns are empty: {shorten(empty)}."
         f"{instead}"

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from xrayfast.config import DEFAULT_METRIC, OWN_WEIGHTS, Config, Precision
+from xrayfast.config import OWN_WEIGHTS, Config, Precision
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.images.notes import describe_notes
@@ -59,7 +59,7 @@ from xrayfast.workflows.steps.preparing import (
     require_own,
 )
 from xrayfast.workflows.steps.provenance import collect_provenance, describe_replay, describe_threads
-from xrayfast.workflows.steps.results import check_results
+from xrayfast.workflows.steps.results import check_results, resolve_monitor
 from xrayfast.workflows.steps.resuming import complete_end, read_checkpoint, require_same_code, require_same_images
 from xrayfast.workflows.steps.seen import describe_seen
 from xrayfast.workflows.steps.training import (
@@ -267,11 +267,10 @@ def _train_and_record(training: Training) -> None:
             training.run_phases()
         if world.highest(stop()):
             raise KeyboardInterrupt
-        monitor = config.train.monitor
         remarks = (
             describe_instability(history),
             None if training.checkpoint else describe_untrained(before, learn),  # few steps may be left to resume
-            describe_empty_metrics(learn, history, DEFAULT_METRIC if monitor == "auto" else monitor),
+            describe_empty_metrics(learn, history, resolve_monitor(config.train, learn.dls.manifest.task)),
             *describe_replaced(learn),
         )
         for remark in filter(None, remarks):
