@@ -51,7 +51,7 @@ class OwnLoss(Loss):
         if not names:
             return None
         return (
-            f"loss {self.name} has parameters that are not trained, because the optimizer gets only those of the network: "
+            f"loss {self.name} has parameters that are not trained, as the optimizer gets only those of the network: "
             f"{shorten(names)}. They keep their first values."
         )
 

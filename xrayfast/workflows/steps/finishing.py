@@ -78,7 +78,7 @@ def describe_untrained(before: Sequence[Tensor], learn: RadiographLearner) -> st
 
 
 def describe_empty_metrics(learn: RadiographLearner, history: History, monitor: str) -> str | None:
-    """Return a remark on metrics that were not a finite number in any epoch: one's own, and that of column `monitor`."""
+    """Return a remark on own metrics, and that of column `monitor`, that were never a finite number."""
     monitored = [metric.name for metric in learn.metrics if valid_column(metric.name) == monitor]
     names = [metric.name for metric in learn.metrics if isinstance(metric, OwnMetric)] + monitored
     empty = [name for name in names if pd.isna([row.get(valid_column(name)) for row in history.rows]).all()]
