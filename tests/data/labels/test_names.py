@@ -45,6 +45,11 @@ def test_spellings_of_one_name():
         == normalize_label("pleural  thickening")
         == normalize_label("PleuralThickening")
     )
+    assert (
+        normalize_label("Crohn\u2019s disease")
+        == normalize_label("Crohn's Disease")
+        == normalize_label("crohn\u02bcs_disease")
+    )
     assert is_no_finding("No finding") and is_no_finding("NO_FINDING") and not is_no_finding("normal")
 
 

@@ -425,7 +425,17 @@ def test_characters_that_cannot_be_seen_are_dropped_with_a_note(data_dir, hidden
 
 
 @pytest.mark.parametrize(
-    "spelling", ["b'{}'", 'b"{}"', "np.str_('{}')", "numpy.str_('{}')", "['{}']", "array(['{}'], dtype=object)"]
+    "spelling",
+    [
+        "b'{}'",
+        'b"{}"',
+        "np.str_('{}')",
+        "numpy.str_('{}')",
+        "['{}']",
+        "array(['{}'], dtype=object)",
+        "frozenset({{'{}'}})",
+        "set(['{}'])",
+    ],
 )
 def test_values_that_python_printed_with_their_type_are_read_as_values(data_dir, spelling):
     odd = [spelling.format("no mass").replace('"', '""'), spelling.format("mass").replace('"', '""')]

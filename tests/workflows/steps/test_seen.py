@@ -1,12 +1,13 @@
 """Images that a run has seen are recognized by their digests."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from xrayfast.config import Config
 from xrayfast.errors import RunError
 from xrayfast.runs.run import Run
-from xrayfast.workflows.steps.seen import find_run_splits
+from xrayfast.workflows.steps.seen import connected_splits, find_run_splits
 
 
 @pytest.fixture
@@ -49,3 +50,11 @@ def test_a_damaged_split(run):
     split(run, digest=["aa"] * 4)
     with pytest.raises(RunError, match="lacks the columns split; found image, digest"):
         find_run_splits(run, ["aa"])
+
+
+def test_a_copy_of_a_copy_is_seen_too():
+    """An image with many versions is compared with only some of them."""
+    own = [np.array(splits, object) for splits in (["test"], ["test", "train"], ["valid"])]
+    pairs = np.array([[0, 3], [3, 4], [1, 5], [5, 6], [2, 6], [7, 8]])
+    assert connected_splits(pairs, own, 7) == ["test", "test", "train", "train", "", "", ""]
+    assert connected_splits(np.zeros((0, 2), int), own, 2) == ["", ""]

@@ -23,11 +23,11 @@ NO_FINDING = "No Finding"
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _PAIRS = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u00ab\u00bb", "[]", "()", "{}", "<>")
 _CONSTRUCTOR = re.compile(
-    r"(?:(?:np|numpy|torch)\.\w+|tensor|array|Index|Categorical|(?:Pure)?(?:Posix|Windows)?Path)"
+    r"(?:(?:np|numpy|torch)\.\w+|tensor|array|Index|Categorical|(?:Pure)?(?:Posix|Windows)?Path|(?:frozen)?set)"
     r"\((.+?)(?:,\s*(?:dtype|device|name)=[^()]*)?\)",
     re.DOTALL,
 )
-"""A value as NumPy, pandas and PyTorch print it; the first group is the value itself."""
+"""A value as Python, NumPy, pandas and PyTorch print it; the first group is the value itself."""
 
 _PERCENT, _BACKSLASH_U = re.compile(r"%[0-9A-Fa-f]{2}"), re.compile(r"\\u([0-9a-fA-F]{4})")
 _CYRILLIC_AND_GREEK = (
@@ -35,9 +35,11 @@ _CYRILLIC_AND_GREEK = (
     "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
 )
 _LATIN = "ABEKMHOPCTYXIABEZHIKNOPTYX"
-_LOOK_ALIKE = str.maketrans(_CYRILLIC_AND_GREEK + _CYRILLIC_AND_GREEK.lower(), _LATIN + _LATIN.lower())
-"""Letters whose capitals look like Latin ones. Small letters go with their capitals, so that case does not matter.
-Greek mu is left out, because it stands for micro."""
+_LOOK_ALIKE = str.maketrans(
+    _CYRILLIC_AND_GREEK + _CYRILLIC_AND_GREEK.lower() + "\u2018\u2019\u02bc", _LATIN + _LATIN.lower() + "'''"
+)
+"""Apostrophes, and letters whose capitals look like Latin ones. Small letters go with their capitals, so that case does
+not matter. Greek mu is left out, because it stands for micro."""
 
 _SEPARATORS = r"[\s_\-\u2010-\u2015\u2212]+"
 

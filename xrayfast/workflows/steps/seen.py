@@ -23,6 +23,7 @@ from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients.groups import hash_identifiers
 from xrayfast.data.sources.patients.image_names import patients_in_public_names
+from xrayfast.data.splits.assign import connect_pairs
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files.csv_tables import read_csv
 from xrayfast.metrics.claims.headline import Remark
@@ -268,12 +269,29 @@ def _find_alike(
     of_both = np.concatenate([own_thumb_rows, thumb_rows + len(own_thumbs)])
     pairs, _, _ = near_pairs(both, of_both, images, progress=progress)
     own_split = own_splits[own_rows]
-    # If there are several splits, the last one written wins: the one that biases the evaluation most.
-    for split in ("test", "valid", "train"):
-        for first, second in pairs[(pairs[:, 0] < len(own_places)) & (pairs[:, 1] >= len(own_places))]:
-            if (own_split[own_places[first]] == split).any():
-                found[places[second - len(own_places)]] = split
+    for split, copies in zip(
+        connected_splits(pairs, [own_split[at] for at in own_places], len(places)), places, strict=True
+    ):
+        found[copies] = split
     return found
+
+
+def connected_splits(pairs: Integers, own: Sequence[npt.NDArray[np.object_]], count: int) -> list[str]:
+    """Return the split of the run's images that each of `count` other images is connected to by pairs, or "".
+
+    Through others too, since an image with many versions is not compared with all of them. If there are several splits,
+    it is the one that biases the evaluation most.
+
+    Args:
+        pairs: (P, 2) numbers of images, those of the run first.
+        own: the splits of the copies of each image of the run.
+        count: of the other images.
+    """
+    groups = connect_pairs(len(own) + count, pairs)
+    of_group = dict[int, str]()
+    for split in ("test", "valid", "train"):
+        of_group |= {groups[i]: split for i, splits in enumerate(own) if (splits == split).any()}
+    return [of_group.get(group, "") for group in groups[len(own) :]]
 
 
 def _distinct_thumbs(
