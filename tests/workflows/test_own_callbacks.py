@@ -419,11 +419,18 @@ class OtherLoss(Callback):
         self.learn.loss_func = MultiMarginLoss()
 
 
-def test_a_loss_that_a_callback_replaces_is_remarked(data_dir, tmp_path):
-    run = xf.fit(data_dir, runs=tmp_path, cbs=[OtherLoss()], **SETTINGS)
-    said = "learn.loss_func was replaced in Python, so config.yaml does not describe how this network was trained."
-    assert said in run.info.remarks
-    assert not any("optimizer" in remark or "opt_func" in remark for remark in run.info.remarks)
+class WrapNetwork(Callback):
+    def before_fit(self):
+        self.learn.model = torch.nn.Sequential(self.learn.model)
+
+
+@pytest.mark.parametrize(("own", "name"), [(OtherLoss, "loss_func"), (WrapNetwork, "model")])
+def test_a_loss_or_network_that_a_callback_replaces_is_remarked(data_dir, tmp_path, own, name):
+    run = xf.fit(data_dir, runs=tmp_path, cbs=[own()], **SETTINGS)
+    said = [remark for remark in run.info.remarks if "was replaced" in remark]
+    assert said == [
+        f"learn.{name} was replaced in Python, so config.yaml does not describe how this network was trained."
+    ]
 
 
 @pytest.mark.parametrize(

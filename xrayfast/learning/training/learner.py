@@ -97,7 +97,7 @@ class RadiographLearner(Learner):
         network_notes: sentences for the user: on metrics that do not leave out masked cells, on whether the user's own
             network is whole or a backbone, on unused tensors of the weight file, and on weights taken from another run.
         start: provenance of the initial weights, if they come from a file or a run.
-        made_with: `loss_func` and `opt_func` as `learner` set them.
+        made_with: `model`, `loss_func` and `opt_func` as `learner` set them.
         precision: the float type for training; None until "auto" is decided, see `training_precision`.
         average: the callback that averages the weights, if they are averaged.
         validation_units: how to join the validation split's outputs, if metrics are per study or patient; see `fit`.
@@ -130,7 +130,7 @@ class RadiographLearner(Learner):
         self.run_path: Path | None = None
         self.made_for = dls.manifest.labels, dls.manifest.task
         super().__init__(dls, model, splitter=self._parameters_by_group, **options)
-        self.made_with = {name: getattr(self, name) for name in ("loss_func", "opt_func")}
+        self.made_with = {name: getattr(self, name) for name in ("model", "loss_func", "opt_func")}
         self.remove_cbs(Recorder)
         self.add_cb(EpochRecorder())
 

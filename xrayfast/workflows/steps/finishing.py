@@ -92,7 +92,7 @@ def describe_empty_metrics(learn: RadiographLearner, history: History, monitor: 
 
 
 def describe_replaced(learn: RadiographLearner) -> list[str]:
-    """Return a remark for the loss and the optimizer if it was replaced, such as by a callback."""
+    """Return a remark for each of the network, the loss and the optimizer that was replaced, such as by a callback."""
     return [
         f"learn.{name} was replaced in Python, so config.yaml does not describe how this network was trained."
         for name, made in learn.made_with.items()
