@@ -22,6 +22,7 @@ import xrayfast as xf
 from tests import forking
 from tests.conftest import SMALL, add_tiny_resnet
 from xrayfast.data.cache.image_cache import ImageCache
+from xrayfast.data.labels.targets import join_labels
 from xrayfast.errors import ConfigError, Interrupted, TrainingError
 from xrayfast.errors.signals import Stopped, handling_signals
 from xrayfast.learning.distributed import world as world_module
@@ -46,7 +47,8 @@ def partly_masked(folder):
     targets = data.targets.copy()
     targets[::5, 0] = np.nan
     targets[3] = np.nan
-    return replace(data, targets=targets)
+    table = data.table.assign(labels=join_labels(targets == 1, data.labels))
+    return replace(data, targets=targets, table=table)
 
 
 class StopLast:
