@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import xrayfast as xf
+from xrayfast.data.labels.targets import join_labels
 from xrayfast.learning.fastai_api import Callback, CancelBatchException
 from xrayfast.learning.training.phases import Phase, run_phase
 
@@ -58,7 +59,8 @@ def multi(multi_dir):
     targets = data.targets.copy()
     targets[::3, 0] = np.nan
     targets[::5] = np.nan
-    return replace(data, targets=targets)
+    table = data.table.assign(labels=join_labels(targets == 1, data.labels))
+    return replace(data, targets=targets, table=table)
 
 
 def assert_close(found, expected, rtol=1e-4):
