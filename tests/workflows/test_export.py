@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner
 
@@ -54,6 +56,16 @@ def other_images(data_dir, tmp_path_factory):
     (folder / "b.png").write_text("no image")
     Image.fromarray(np.asarray(image).astype(np.uint16) * 16).save(folder / "c.png")
     return folder
+
+
+def with_other_weights(run, folder):
+    """Return a copy of a run with a changed weight, since copies of a network are refused in an ensemble."""
+    copied = xf.Run(shutil.copytree(run.path, folder, ignore=UNCHECKED))
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    last = [name for name in weights if name.endswith("weight")][-1]
+    save_file(weights | {last: weights[last] * 1.1}, path, safe_open(path, "pt").metadata())
+    return copied
 
 
 def numbers(table):
@@ -180,8 +192,7 @@ def test_missing_data_are_named_and_other_images_can_be_given(exported, data_dir
 def test_a_cross_validation_and_a_multi_label_ensemble_are_one_file(data_dir, tiny_multi_run, tmp_path):
     with pytest.warns(UserWarning):
         cv = xf.cross_validate(xf.open_data(data_dir), folds=2, runs=tmp_path, epochs=1, **SMALL)
-    twin = xf.Run(shutil.copytree(tiny_multi_run.path, tmp_path / "twin"))
-    both = xf.ensemble([tiny_multi_run, twin], folder=tmp_path)
+    both = xf.ensemble([tiny_multi_run, with_other_weights(tiny_multi_run, tmp_path / "twin")], folder=tmp_path)
     for run in (cv, both):
         found = xf.export(run, tmp_path / "model.onnx", progress=False)
         assert found.metadata.networks == 2 and found.metadata.parity.largest < 1e-5
@@ -274,7 +285,7 @@ def test_the_script_predicts_without_torch(exported, tiny_multi_run, data_dir, o
     assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode
     pixels = np.asarray(Image.open(next(data_dir.glob("normal/*.png")))).astype(np.uint16) * 16
     (other_images / "d.dcm").write_bytes(dicom_bytes(pixels, bits=12, WindowCenter="2000", WindowWidth="3000"))
-    both = xf.ensemble([exported[0], shutil.copytree(exported[0].path, tmp_path / "twin")], folder=tmp_path)
+    both = xf.ensemble([exported[0], with_other_weights(exported[0], tmp_path / "twin")], folder=tmp_path)
     for run in (exported[0], tiny_multi_run, both):
         xf.export(run, tmp_path / "model.onnx", with_script=True, progress=False)
         words = ["onnx_predict.py", "model.onnx", other_images, data_dir, "-o", "found.csv"]
