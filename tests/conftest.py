@@ -93,6 +93,21 @@ UNCHECKED = shutil.ignore_patterns("checksums.txt")
 """The `ignore` of shutil.copytree for runs whose files a test changes: without checksums, as before version 0.4."""
 
 
+def with_other_weights(run, folder, factor=1.1):
+    """Return a copy of a run with a changed weight, since copies of a network are refused in an ensemble."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    copied = type(run)(shutil.copytree(run.path, folder, ignore=UNCHECKED))
+    path = folder / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    weights = load_file(path)
+    last = [name for name in weights if name.endswith("weight")][-1]
+    save_file(weights | {last: weights[last] * factor}, path, metadata)
+    return copied
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Cache decoded images in a folder of the session instead of the user's cache."""

@@ -687,13 +687,18 @@ PATHS = [
     for words, command in commands()
     for param in command.params
     if param.type_descriptor.annotation in (Path, list[Path]) or param.name in ("weights", "sources")
-    if (words, param.name) not in (("lr-find", "output"), ("compare", "csv"))  # written last, or under other names
+    # without those written last, or under other names
+    if (words, param.name) not in (("lr-find", "output"), ("compare", "csv"), ("compare", "page"))
 ]
 
 
 def with_path(path, words, name, tiny_run, data_dir):
     """Return the words of a call with `path` as the given option or argument."""
-    needed = [] if name in ("--runs", "--resume", "--join") else arguments_of(words, tiny_run.path, data_dir)
+    needed, trains = arguments_of(words, tiny_run.path, data_dir), words in ("fit", "cross-validate", "lr-find")
+    if name in ("--resume", "--join") or (name == "--runs" and not trains):
+        needed = []
+    elif trains and name != "--weights":
+        needed = [*needed, "--weights", "none"]
     if name.startswith("-"):
         return [*words.split(), *map(str, needed), name, path]
     names = {"run": 0, "cv": 0, "runs": 1, "source": 0, "sources": 1, "data": 1, "folder": 0, "predictions": 0}

@@ -13,13 +13,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner
 
 import xrayfast as xf
-from tests.conftest import SMALL, UNCHECKED
+from tests.conftest import SMALL, UNCHECKED, with_other_weights
 from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.cli import app
 from xrayfast.data.images.reader import read
@@ -56,16 +54,6 @@ def other_images(data_dir, tmp_path_factory):
     (folder / "b.png").write_text("no image")
     Image.fromarray(np.asarray(image).astype(np.uint16) * 16).save(folder / "c.png")
     return folder
-
-
-def with_other_weights(run, folder):
-    """Return a copy of a run with a changed weight, since copies of a network are refused in an ensemble."""
-    copied = xf.Run(shutil.copytree(run.path, folder, ignore=UNCHECKED))
-    path = folder / "model.safetensors"
-    weights = load_file(path)
-    last = [name for name in weights if name.endswith("weight")][-1]
-    save_file(weights | {last: weights[last] * 1.1}, path, safe_open(path, "pt").metadata())
-    return copied
 
 
 def numbers(table):
