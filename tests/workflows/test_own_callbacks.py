@@ -37,13 +37,14 @@ from tests.conftest import TINY, StopAfter
 from xrayfast.errors import ConfigError, Interrupted, TrainingError
 from xrayfast.learning.callback_rules import make_callbacks
 from xrayfast.learning.fastai_api import Callback, CancelFitException
-from xrayfast.learning.training.metrics import build_epoch_metrics
+from xrayfast.learning.training.metrics import OwnMetric, build_epoch_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
 from xrayfast.runs.history import History, valid_column
 from xrayfast.runs.predictions import Predictions
 from xrayfast.workflows.steps.finishing import (
     describe_changed_validation,
     describe_constant_outputs,
+    describe_empty_metrics,
     describe_untrained,
     head_weights,
 )
@@ -412,6 +413,18 @@ def test_training_that_changes_nothing_and_a_metric_without_values_are_remarked(
     assert "changed the head's weights by less than 0.01%: the network has learned nothing" in text
     assert "the loss (constant), or NoStep." in text
     assert "not a finite number in any epoch, so that their columns are empty: not_a_number." in text
+
+
+def test_an_own_metric_that_is_monitored_and_empty_is_named_once():
+    class Empty(OwnMetric):
+        name = "empty"
+
+        def __init__(self):
+            pass
+
+    learn, history = SimpleNamespace(metrics=[Empty()]), SimpleNamespace(rows=[{"valid_empty": None}])
+    remark = describe_empty_metrics(learn, history, "valid_empty")
+    assert "empty: empty. The best epoch was chosen by the validation loss instead." in remark
 
 
 class OtherLoss(Callback):

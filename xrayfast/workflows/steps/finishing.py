@@ -79,12 +79,11 @@ def describe_untrained(before: Sequence[Tensor], learn: RadiographLearner) -> st
 
 def describe_empty_metrics(learn: RadiographLearner, history: History, monitor: str) -> str | None:
     """Return a remark on own metrics, and that of column `monitor`, that were never a finite number."""
-    monitored = [metric.name for metric in learn.metrics if valid_column(metric.name) == monitor]
-    names = [metric.name for metric in learn.metrics if isinstance(metric, OwnMetric)] + monitored
+    names = [one.name for one in learn.metrics if isinstance(one, OwnMetric) or valid_column(one.name) == monitor]
     empty = [name for name in names if pd.isna([row.get(valid_column(name)) for row in history.rows]).all()]
     if not (empty and history.rows):
         return None
-    instead = " The best epoch was chosen by the validation loss instead." if {*monitored} & {*empty} else ""
+    instead = " The best epoch was chosen by the validation loss instead." * (monitor in map(valid_column, empty))
     return (
         f"Metrics that were not a finite number in any epoch, so that their columns are empty: {shorten(empty)}."
         f"{instead}"
