@@ -1,3 +1,3 @@
 """The version, alone in its file so that `--version` imports nothing else."""
 
-__version__ = "0.18.0"
+__version__ = "0.19.0"
