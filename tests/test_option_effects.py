@@ -32,7 +32,7 @@ from xrayfast.option_effects import (
     check_range_test,
     check_settings,
 )
-from xrayfast.workflows.data import resolve_inputs
+from xrayfast.workflows.steps.data.opening import resolve_inputs
 from xrayfast.workflows.steps.results import refit_decision
 
 pytestmark = pytest.mark.usefixtures("quick")

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from xrayfast.workflows.cross_validate import cross_validate as cross_validate
     from xrayfast.workflows.cross_validate import join_folds as join_folds
     from xrayfast.workflows.cross_validate import resume_cross_validation as resume_cross_validation
-    from xrayfast.workflows.data import open_data as open_data
     from xrayfast.workflows.ensemble import ensemble as ensemble
     from xrayfast.workflows.evaluate import evaluate as evaluate
     from xrayfast.workflows.explain import explain as explain
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from xrayfast.workflows.interpret import interpret as interpret
     from xrayfast.workflows.load import load as load
     from xrayfast.workflows.load import save as save
+    from xrayfast.workflows.open_data import open_data as open_data
     from xrayfast.workflows.predict import predict as predict
     from xrayfast.workflows.push import push as push
     from xrayfast.workflows.report import report as report
@@ -78,7 +78,7 @@ _HOMES = {
     "join_folds": "xrayfast.workflows.cross_validate:join_folds",
     "learner": "xrayfast.learning.training.learner:learner",
     "load": "xrayfast.workflows.load:load",
-    "open_data": "xrayfast.workflows.data:open_data",
+    "open_data": "xrayfast.workflows.open_data:open_data",
     "phantom": "xrayfast.synthetic:phantom",
     "predict": "xrayfast.workflows.predict:predict",
     "push": "xrayfast.workflows.push:push",

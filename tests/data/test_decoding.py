@@ -15,7 +15,8 @@ from xrayfast.errors import DataError
 from xrayfast.errors.advice import name_arguments
 from xrayfast.runs.run import Run
 from xrayfast.synthetic import write_dataset
-from xrayfast.workflows.data import decode, reopen_data
+from xrayfast.workflows.steps.data.images import decode
+from xrayfast.workflows.steps.data.reopening import reopen_data
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def fitted(odd_dir, tmp_path_factory, request):
     where = {"cache": True, "cache_dir": folder / "cache"} if request.param else {"cache": False}
     data = xf.open_data(odd_dir, test_fraction=0.2, **where)
     if request.param:
-        from xrayfast.workflows.data import decode
+        from xrayfast.workflows.steps.data.images import decode
 
         decode(data, SMALL["size"])  # so that fit finds all images cached
     return xf.fit(data, runs=folder, epochs=1, reporter=NullReporter(note=notes.append), **SMALL), notes

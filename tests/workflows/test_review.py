@@ -12,7 +12,7 @@ import xrayfast as xf
 from tests.conftest import SMALL, UNCHECKED
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, DataError, RunError
-from xrayfast.workflows.data import find_data
+from xrayfast.workflows.steps.data.reopening import find_data
 
 
 def as_cross_validation(run, path, probability=None, change=lambda table: table):

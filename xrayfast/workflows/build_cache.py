@@ -14,7 +14,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.workflows.data import opened_with_notes
+from xrayfast.workflows.steps.data.opening import opened_with_notes
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from xrayfast.files.writable import PAGE_MARK, require_replaceable
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.html.pages.check_page import render_check_page, shown_groups, shown_rows
 from xrayfast.runs.run import now
-from xrayfast.workflows.data import note_other_pixels, opened_with_notes
+from xrayfast.workflows.steps.data.images import note_other_pixels
+from xrayfast.workflows.steps.data.opening import opened_with_notes
 
 JSON, PAGE = "check.json", "check.html"
 

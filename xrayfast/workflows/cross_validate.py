@@ -28,11 +28,13 @@ from xrayfast.progress import FoldReporter, Reporter, show_progress
 from xrayfast.runs.cross_validation import CrossValidation, fold_names
 from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.run import Run, now
-from xrayfast.workflows.data import decode, reopen_data, resolve_inputs
 from xrayfast.workflows.fit import resume
 from xrayfast.workflows.recipes import Recipe, with_recipe
 from xrayfast.workflows.steps.cross_validation.fold_processes import train_at_once
 from xrayfast.workflows.steps.cross_validation.folds import DealtImages, join, link_images
+from xrayfast.workflows.steps.data.images import decode
+from xrayfast.workflows.steps.data.opening import resolve_inputs
+from xrayfast.workflows.steps.data.reopening import reopen_data
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 from xrayfast.workflows.steps.members import is_complete, stopping, train_run
 from xrayfast.workflows.steps.network import Request, never

@@ -39,7 +39,7 @@ from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.evaluation import Evaluation
 from xrayfast.runs.predictions import Predictions, image_attributes, truth_of
 from xrayfast.runs.run import Run, now
-from xrayfast.workflows.data import unused_data_settings
+from xrayfast.workflows.steps.data.opening import unused_data_settings
 from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, ExportedRun, knows_images, open_evaluated
 from xrayfast.workflows.steps.evaluation.files import shown_cases, write_page, write_tables
 from xrayfast.workflows.steps.label_match import match_labels

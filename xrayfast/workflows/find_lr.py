@@ -28,7 +28,8 @@ from xrayfast.option_effects import check_range_test
 from xrayfast.own_code import separate_code
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.runs.run import Run
-from xrayfast.workflows.data import decode, resolve_inputs
+from xrayfast.workflows.steps.data.images import decode
+from xrayfast.workflows.steps.data.opening import resolve_inputs
 from xrayfast.workflows.steps.preparing import prepare, require_settings
 
 

@@ -20,8 +20,9 @@ from xrayfast.learning.threads import FreeThreads
 from xrayfast.own_code import separate_code
 from xrayfast.progress import FoldReporter, NullReporter, Reporter, show_progress
 from xrayfast.runs.run import Run
-from xrayfast.workflows.data import decode, resolve_inputs
 from xrayfast.workflows.recipes import Recipe, with_recipe
+from xrayfast.workflows.steps.data.images import decode
+from xrayfast.workflows.steps.data.opening import resolve_inputs
 from xrayfast.workflows.steps.leaks import compare_all_images
 from xrayfast.workflows.steps.members import resume_run, train_run
 from xrayfast.workflows.steps.network import Request, never

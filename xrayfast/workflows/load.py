@@ -46,7 +46,9 @@ from xrayfast.progress import NullReporter
 from xrayfast.runs.batches import write_batches
 from xrayfast.runs.history import History, valid_column
 from xrayfast.runs.run import Run
-from xrayfast.workflows.data import find_data, image_infos, split_table, with_absolute_paths
+from xrayfast.workflows.steps.data.images import image_infos, split_table
+from xrayfast.workflows.steps.data.opening import with_absolute_paths
+from xrayfast.workflows.steps.data.reopening import find_data
 from xrayfast.workflows.steps.finishing import describe_replaced, finish
 from xrayfast.workflows.steps.preparing import own_code_remarks, prepare, validate_by_unit
 from xrayfast.workflows.steps.provenance import collect_provenance

@@ -13,7 +13,8 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.csv_tables import write_csv
 from xrayfast.files.writable import require_text_file
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.workflows.data import decode, opened_with_notes
+from xrayfast.workflows.steps.data.images import decode
+from xrayfast.workflows.steps.data.opening import opened_with_notes
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 
 

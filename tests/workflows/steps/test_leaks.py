@@ -12,9 +12,9 @@ import xrayfast as xf
 from tests.conftest import SMALL
 from xrayfast.errors import DataError, WriteError
 from xrayfast.runs.run import Run
-from xrayfast.workflows.data import decode, image_infos, split_table
 from xrayfast.workflows.split import balance
 from xrayfast.workflows.split import split as write_split
+from xrayfast.workflows.steps.data.images import decode, image_infos, split_table
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 
 

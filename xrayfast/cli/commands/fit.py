@@ -88,7 +88,7 @@ def _fit(
     else:
         from xrayfast.runs.run import Run
         from xrayfast.tracking.trackers import require_trackers
-        from xrayfast.workflows.data import decode
+        from xrayfast.workflows.steps.data.images import decode
         from xrayfast.workflows.steps.leaks import find_leaks
 
         settings = read_settings(config, given, recipe)

@@ -26,7 +26,7 @@ from xrayfast.reporting.html.render import image_view
 from xrayfast.runs.history import History, valid_column
 from xrayfast.runs.predictions import Predictions, join_row_labels
 from xrayfast.runs.run import Run, now
-from xrayfast.workflows.data import changed_images
+from xrayfast.workflows.steps.data.images import changed_images
 from xrayfast.workflows.steps.results import finalize_results, write_cards
 
 SHOWN_IMAGES = 8

@@ -22,7 +22,8 @@ from xrayfast.own_code import OWN
 from xrayfast.progress import FoldReporter, Reporter
 from xrayfast.runs.names import member_names
 from xrayfast.runs.run import Run, now
-from xrayfast.workflows.data import decode, image_infos, reopen_data
+from xrayfast.workflows.steps.data.images import decode, image_infos
+from xrayfast.workflows.steps.data.reopening import reopen_data
 from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, require_leak_free
 from xrayfast.workflows.steps.network import Request, how_to_resume, resume_network, train_network, write_data
 from xrayfast.workflows.steps.predictions.ensembles import average_splits

@@ -42,7 +42,8 @@ from xrayfast.progress import Reporter
 from xrayfast.runs.history import History
 from xrayfast.runs.run import Run
 from xrayfast.tracking.session import tracked
-from xrayfast.workflows.data import decode, image_infos, reopen_data, split_table
+from xrayfast.workflows.steps.data.images import decode, image_infos, split_table
+from xrayfast.workflows.steps.data.reopening import reopen_data
 from xrayfast.workflows.steps.finishing import (
     add_remark,
     describe_empty_metrics,

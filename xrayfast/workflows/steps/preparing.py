@@ -41,7 +41,7 @@ from xrayfast.metrics.summary import labels_lacking
 from xrayfast.own_code import describe_code, require_code
 from xrayfast.runs.predictions import truth_of
 from xrayfast.tracking.trackers import require_trackers
-from xrayfast.workflows.data import require_settings_of_data
+from xrayfast.workflows.steps.data.opening import require_settings_of_data
 
 
 def collect_own_code(code: Mapping[str, Any], cbs: Callbacks, metrics: Metrics) -> dict[str, Any]:

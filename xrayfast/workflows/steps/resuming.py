@@ -13,7 +13,7 @@ from xrayfast.learning.training.checkpoint import Checkpoint, find_checkpoint
 from xrayfast.own_code import require_code
 from xrayfast.runs.names import CONFIG_FILE
 from xrayfast.runs.run import Run
-from xrayfast.workflows.data import changed_images
+from xrayfast.workflows.steps.data.images import changed_images
 from xrayfast.workflows.steps.results import write_cards
 
 

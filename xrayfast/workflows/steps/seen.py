@@ -30,7 +30,7 @@ from xrayfast.metrics.claims.headline import Remark
 from xrayfast.progress import StageProgress, no_progress
 from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.run import Run
-from xrayfast.workflows.data import find_data
+from xrayfast.workflows.steps.data.reopening import find_data
 from xrayfast.workflows.steps.label_match import LabelMatch
 
 REASONS = {"train": "seen in training", "valid": "seen in validation"}

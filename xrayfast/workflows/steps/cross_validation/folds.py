@@ -32,7 +32,7 @@ from xrayfast.runs.cross_validation import CrossValidation, fold_columns
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import FoldRecord, SpreadRecord
-from xrayfast.workflows.data import image_infos, split_table
+from xrayfast.workflows.steps.data.images import image_infos, split_table
 from xrayfast.workflows.steps.leaks import ComparedImages
 from xrayfast.workflows.steps.predictions.ensembles import average_by_image, concatenate
 from xrayfast.workflows.steps.predictions.own import read_interpretations

@@ -32,7 +32,7 @@ from xrayfast.runs.predictions import (
     image_studies,
 )
 from xrayfast.runs.run import Run
-from xrayfast.workflows.data import find_data
+from xrayfast.workflows.steps.data.reopening import find_data
 from xrayfast.workflows.steps.results import (
     DECISION_SPLIT,
     by_unit,
