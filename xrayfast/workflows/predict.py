@@ -21,7 +21,7 @@ from xrayfast.data.images.names import DERIVED, is_derived
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
 from xrayfast.data.sources.datasets.webdataset import expand_shards, is_shard_pattern, keep_unlabeled
-from xrayfast.data.sources.file_matching import hidden_images, is_hidden, walk
+from xrayfast.data.sources.folder_tree import hidden_images, is_hidden, walk
 from xrayfast.data.sources.tables import is_table
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, plural_noun, shorten
 from xrayfast.errors.arguments import check_arguments

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.builders import lines, make, message, noted, opened, table
-from xrayfast.data.sources.file_matching import Finder, PathIndex, drop_shared_folders, walk
+from xrayfast.data.sources.file_matching import Finder, PathIndex, drop_shared_folders
+from xrayfast.data.sources.folder_tree import walk
 from xrayfast.errors import DataError
 
 

@@ -4,6 +4,7 @@
   classes.
 - For a table, `tables` reads it, `columns` decides which column holds what, `locate` finds the image files (with
   `file_matching`), `labels` parses the label cells, and `label_table` builds the records.
+- `folder_tree`: lists the files of a folder tree, for class folders and for tables.
 - `datasets`: the specifics of each public data set.
 - `column_words`: the words in column names that tell what a column holds.
 - `identifiers`: spellings of patient and study identifiers, and columns that look like identifiers.

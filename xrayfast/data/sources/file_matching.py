@@ -1,4 +1,4 @@
-"""List the files of a folder tree, and find the file that a table cell means."""
+"""Find the file that a table cell means."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ import numpy as np
 from xrayfast.data.images.names import find_derived, is_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.labels.names import drop_constructor
+from xrayfast.data.sources.folder_tree import list_entries, walk
 from xrayfast.data.splits.words import parse_split
 from xrayfast.data.text_column import TextColumn
-from xrayfast.errors import DataError, ReadError, plural, shorten, truncate
-from xrayfast.files.virtual.access import Entry, is_folder, list_folder
+from xrayfast.errors import DataError, plural, shorten, truncate
+from xrayfast.files.virtual.access import Entry, is_folder
 from xrayfast.files.virtual.addresses import (
     canonical,
     is_absolute,
@@ -32,128 +33,6 @@ from xrayfast.files.virtual.addresses import (
     normalize,
     split_archive,
 )
-from xrayfast.files.virtual.paths import to_path
-
-
-def absolute(path: Path) -> Path:
-    """Return the absolute path without '..', keeping symbolic links so that names are as the user sees them."""
-    return to_path(normalize(str(path.absolute())))
-
-
-def top_level(folder: Path, hidden: list[str] | None = None) -> tuple[list[Path], list[str]]:
-    """Return the folders in a folder and the names of all other entries; add the paths of hidden entries to `hidden`.
-
-    Raises:
-        DataError: the folder can't be read.
-    """
-    entries = _visible_entries(folder, hidden)
-    folders = [to_path(entry.path) for entry in entries if _is_folder(entry)]
-    return folders, [entry.name for entry in entries if not _is_folder(entry)]
-
-
-def walk(
-    folder: Path | str,
-    around: tuple[str, ...] = (),
-    *,
-    broken: list[str] | None = None,
-    hidden: list[str] | None = None,
-) -> Iterator[Entry]:
-    """Yield all visible files and other non-folder entries of a tree, folder by folder, sorted by name; follow links.
-
-    Args:
-        folder: the root of the tree.
-        around: the real paths of the folder and of the folders around it, if known.
-        broken: if given, archives are walked like folders, and what is wrong with unreadable archives is added to this
-            list; if None, archives are files.
-        hidden: the paths of hidden entries are added to this list.
-
-    Raises:
-        DataError: a folder can't be read, or a link leads back to a folder around it.
-    """
-    around = around or (os.path.realpath(folder),)
-    for entry in _visible_entries(folder, hidden):
-        if not (_is_folder(entry) or (broken is not None and _is_whole_archive(entry, broken))):
-            yield entry
-            continue
-        # No Path objects in these loops: for 200,000 folders, creating them takes most of the time.
-        beside = f"{around[-1].rstrip(os.sep)}{os.sep}{entry.name}"
-        real = os.path.realpath(entry.path) if entry.is_symlink() else beside
-        if real in around:
-            raise DataError(
-                f"{entry.path}: can't be followed (the link points to a folder that contains it). Remove the link."
-            )
-        yield from walk(entry.path, (*around, real), broken=broken, hidden=hidden)
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a name is that of a hidden file or folder, or of a folder made by unpacking tools and file servers."""
-    return name.startswith(".") or name in _HIDDEN
-
-
-def hidden_images(paths: Iterable[str]) -> list[str]:
-    """Return the images among hidden files and inside hidden folders, except macOS resource forks.
-
-    `.1.png.icloud` stands for an image that is in the cloud.
-    """
-    found: list[str] = []
-    for path in paths:
-        if is_folder(path):
-            found += [entry.path for entry in walk(path) if is_image(entry.path)]
-        elif not posixpath.basename(path).startswith("._") and is_image(path.removesuffix(".icloud")):
-            found.append(path)
-    return found
-
-
-def _visible_entries(folder: Path | str, hidden: list[str] | None = None) -> list[Entry]:
-    entries = _entries(folder)
-    if hidden is not None:
-        hidden += [entry.path for entry in entries if is_hidden(entry.name)]
-    return [entry for entry in entries if not is_hidden(entry.name)]
-
-
-def _entries(folder: Path | str) -> list[Entry]:
-    try:
-        return list_folder(folder)
-    except OSError as error:
-        raise DataError(f"{folder}: can't be read ({error.strerror}). Check its permissions.") from error
-
-
-def _is_folder(entry: Entry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError as error:
-        raise DataError(f"{entry.path}: can't be followed ({error.strerror}). Remove the link.") from error
-
-
-def _is_whole_archive(entry: Entry, broken: list[str]) -> bool:
-    """Whether an entry is a readable archive; an archive inside another archive counts as a plain file."""
-    try:
-        return split_archive(entry.name) is not None and is_folder(entry.path)
-    except ReadError as error:
-        broken.append(str(error))
-        return False
-
-
-def _is_file(entry: Entry) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a link to itself
-        return False
-
-
-_HIDDEN = frozenset(
-    {
-        "__MACOSX",
-        "@eaDir",
-        "$RECYCLE.BIN",
-        "RECYCLER",
-        "#recycle",
-        "@Recycle",
-        "System Volume Information",
-        "lost+found",
-    }
-)
-"""Folders that unpacking tools, file servers and file systems make for resource forks, thumbnails and deleted files."""
 
 _MAYBE_ELSEWHERE = ("", "/", "\\", ".")
 """First characters of names that may not be paths below the root."""
@@ -355,7 +234,7 @@ class Finder:
         self._archives, self.broken = archives, list[str]()
         self._addresses: dict[str, str] = {}
         bases = list(dict.fromkeys((root, base)))
-        self._bases = [(folder, {normalize_name(entry.name) for entry in _entries(folder)}) for folder in bases]
+        self._bases = [(folder, {normalize_name(entry.name) for entry in list_entries(folder)}) for folder in bases]
         self._folders: dict[str, list[_FolderFiles]] = {}
         self._left: dict[str, frozenset[str]] = {}
         self._names: list[str] | None = None
@@ -589,7 +468,7 @@ class Finder:
                 path = normalize(form if is_absolute(form) else os.path.join(base, form))  # noqa: PTH118
                 if is_folder(path):
                     prefix = "" if path == str(self.root) else f"{self._relative(path)}/"
-                    files = (entry.name for entry in _entries(path) if _is_file(entry))
+                    files = (entry.name for entry in list_entries(path) if _is_file(entry))
                     yield _FolderFiles(prefix, files)
 
 
@@ -619,3 +498,10 @@ def _has_other_suffix(path: str, name: str | list[str]) -> bool:
     if not isinstance(name, str) or name is path:
         return False
     return _stem(path) != path and not name.endswith(path.rpartition(".")[2])
+
+
+def _is_file(entry: Entry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False

@@ -17,7 +17,8 @@ from xrayfast.data.labels.targets import Targets
 from xrayfast.data.sources.column_words import BOX, is_called
 from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
-from xrayfast.data.sources.file_matching import Finder, Matches, absolute
+from xrayfast.data.sources.file_matching import Finder, Matches
+from xrayfast.data.sources.folder_tree import absolute
 from xrayfast.data.sources.identifiers import is_rounded, plain_numbers, plain_signs
 from xrayfast.data.sources.records import FilePaths
 from xrayfast.data.sources.tables.table import Table

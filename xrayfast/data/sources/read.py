@@ -17,7 +17,7 @@ from xrayfast.data.images.names import DERIVED, find_derived, is_derived, view_i
 from xrayfast.data.sources.class_folders.layout import Layout, detect_layout
 from xrayfast.data.sources.class_folders.read import read_class_folders
 from xrayfast.data.sources.competing import note_other_classes
-from xrayfast.data.sources.file_matching import absolute, top_level
+from xrayfast.data.sources.folder_tree import absolute, top_level
 from xrayfast.data.sources.identifiers import note_shared_numbers
 from xrayfast.data.sources.label_table import read_label_table
 from xrayfast.data.sources.patients.find import find_patients

@@ -18,7 +18,7 @@ from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.datasets.webdataset import is_shard_pattern, is_shards
-from xrayfast.data.sources.file_matching import absolute, top_level, walk
+from xrayfast.data.sources.folder_tree import absolute, top_level, walk
 from xrayfast.data.sources.tables import is_table, read_column_names
 from xrayfast.data.sources.tables.columnar import is_columnar, is_saved_dataset
 from xrayfast.data.splits.folders import parse_split_folders

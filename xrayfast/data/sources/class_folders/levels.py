@@ -13,7 +13,7 @@ from xrayfast.data.folder_words import BESIDE_CLASS, CLASSES, GROUPS, IMAGE_WORD
 from xrayfast.data.images.names import find_derived
 from xrayfast.data.images.reader import is_image
 from xrayfast.data.labels.names import is_no_finding, normalize_label
-from xrayfast.data.sources.file_matching import top_level, walk
+from xrayfast.data.sources.folder_tree import top_level, walk
 from xrayfast.data.splits.folders import parse_split_folders
 from xrayfast.data.splits.words import parse_split
 from xrayfast.errors import ConfigError, DataError, shorten

@@ -20,7 +20,7 @@ from xrayfast.data.labels.targets import RawLabels, encode_labels
 from xrayfast.data.labels.words import find_unlabeled, may_be_no_class
 from xrayfast.data.sources.class_folders.levels import choose_class_level, find_copies, group_of, is_class
 from xrayfast.data.sources.columns import is_column_name
-from xrayfast.data.sources.file_matching import absolute, hidden_images, top_level, walk
+from xrayfast.data.sources.folder_tree import absolute, hidden_images, top_level, walk
 from xrayfast.data.sources.records import FilePaths, ImageRecords
 from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folders
 from xrayfast.data.splits.words import SPLITS, Split, note_split_words

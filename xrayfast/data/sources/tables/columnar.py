@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from xrayfast.data.sources.file_matching import walk
+from xrayfast.data.sources.folder_tree import walk
 from xrayfast.data.sources.tables.arrow_text import describe_unread, to_column
 from xrayfast.data.sources.tables.table import Table, clean_names, clean_text, no_rows, require_columns
 from xrayfast.data.text_column import TextColumn

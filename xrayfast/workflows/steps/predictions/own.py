@@ -15,7 +15,7 @@ from xrayfast.config import SECTIONS, DataConfig, PredictedSplit, ResultsConfig,
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.labels.names import normalize_label
 from xrayfast.data.sources.class_folders.read import read_folder_groups
-from xrayfast.data.sources.file_matching import absolute
+from xrayfast.data.sources.folder_tree import absolute
 from xrayfast.data.sources.label_table import read_further_columns
 from xrayfast.errors import ConfigError, DataError, RunError, plural, plural_noun, shorten
 from xrayfast.errors.escapes import warn
