@@ -8,7 +8,8 @@ from operator import sub
 
 import numpy as np
 
-from xrayfast.data.images.damage import LEAST_SIDE, describe_damage
+from xrayfast.data.images.damage import describe_damage
+from xrayfast.data.images.damage.sample import LEAST_SIDE
 from xrayfast.data.images.notes import Note
 from xrayfast.data.images.radiograph import BLACK, Pixels
 
