@@ -60,7 +60,7 @@ OTHER_SENSES = {
     r"reporting/html/templates/check": "from elsewhere",  # other hospitals
     # words in users' data
     r"data/(sources/(column|datasets)|folder_words|images/names|labels/(cells|words))": r"findings?|films?|pictures?",
-    r"data/cache/|learning/training/loaders": r"\w+ process(?:es)?",  # of the operating system
+    r"data/cache/|learning/dataloaders/loaders": r"\w+ process(?:es)?",  # of the operating system
     r"data/cache/(folders|shards)": "pictures",  # a folder on a user's disk
     r"reporting/markdown/claim": r"test set",  # the words of the checklist
 }

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from xrayfast.config import Config as Config
     from xrayfast.data.manifest import Manifest as Manifest
     from xrayfast.errors import XrayfastError as XrayfastError
+    from xrayfast.learning.dataloaders.loaders import RadiographBlock as RadiographBlock
+    from xrayfast.learning.dataloaders.loaders import dataloaders as dataloaders
     from xrayfast.learning.interpretation import RadiographInterpretation as RadiographInterpretation
     from xrayfast.learning.model.losses import FocalLoss as FocalLoss
     from xrayfast.learning.training.learner import learner as learner
-    from xrayfast.learning.training.loaders import RadiographBlock as RadiographBlock
-    from xrayfast.learning.training.loaders import dataloaders as dataloaders
     from xrayfast.runs.cross_validation import CrossValidation as CrossValidation
     from xrayfast.runs.run import Run as Run
     from xrayfast.synthetic import phantom as phantom
@@ -59,7 +59,7 @@ _HOMES = {
     "CrossValidation": "xrayfast.runs.cross_validation:CrossValidation",
     "FocalLoss": "xrayfast.learning.model.losses:FocalLoss",
     "Manifest": "xrayfast.data.manifest:Manifest",
-    "RadiographBlock": "xrayfast.learning.training.loaders:RadiographBlock",
+    "RadiographBlock": "xrayfast.learning.dataloaders.loaders:RadiographBlock",
     "RadiographInterpretation": "xrayfast.learning.interpretation:RadiographInterpretation",
     "Run": "xrayfast.runs.run:Run",
     "XrayfastError": "xrayfast.errors:XrayfastError",
@@ -67,7 +67,7 @@ _HOMES = {
     "check": "xrayfast.workflows.check:check",
     "compare": "xrayfast.workflows.compare:compare",
     "cross_validate": "xrayfast.workflows.cross_validate:cross_validate",
-    "dataloaders": "xrayfast.learning.training.loaders:dataloaders",
+    "dataloaders": "xrayfast.learning.dataloaders.loaders:dataloaders",
     "ensemble": "xrayfast.workflows.ensemble:ensemble",
     "evaluate": "xrayfast.workflows.evaluate:evaluate",
     "explain": "xrayfast.workflows.explain:explain",

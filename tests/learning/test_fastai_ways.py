@@ -29,10 +29,10 @@ import xrayfast as xf
 from tests.conftest import SMALL
 from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.errors import ConfigError, DataError
+from xrayfast.learning.dataloaders.loaders import target_table
+from xrayfast.learning.dataloaders.transforms import LabelTarget
 from xrayfast.learning.fastai_api import Callback, DataLoaders, Learner
 from xrayfast.learning.training.learner import RadiographLearner
-from xrayfast.learning.training.loaders import target_table
-from xrayfast.learning.training.transforms import LabelTarget
 
 SPLITS = ("train", "valid", "test")
 

@@ -6,7 +6,7 @@ import torch
 import xrayfast as xf
 from tests.conftest import SMALL, StopAfter, record_writers
 from xrayfast.errors import Interrupted, WriteError
-from xrayfast.learning import device_data
+from xrayfast.learning.dataloaders import device_data
 from xrayfast.learning.training import frozen_features
 from xrayfast.learning.training.checkpoint import Snapshot, TensorCopies
 from xrayfast.runs.history import History

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import xrayfast as xf
 from tests.conftest import SMALL, StopAfter
 from xrayfast.errors import ConfigError, Interrupted
-from xrayfast.learning.augment import mixup
+from xrayfast.learning.dataloaders.augment import mixup
 from xrayfast.learning.training.optional.mixing import MixImages
 
 SETTINGS = SMALL | {

@@ -15,7 +15,7 @@ import xrayfast as xf
 from tests.conftest import SMALL, UNCHECKED, StopAfter, tiny_resnet
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, Interrupted, TrainingError, WeightsError
-from xrayfast.learning.augment import augment
+from xrayfast.learning.dataloaders.augment import augment
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import read_weights
 from xrayfast.learning.own_failures import name_own_code

@@ -20,8 +20,9 @@ from tests.conftest import SMALL, StopAfter, record_writers
 from tests.workflows.test_interruptions import CallAfter, send
 from tests.workflows.test_resume import assert_same, flip
 from xrayfast.errors import Interrupted, RunError, WriteError
+from xrayfast.learning.dataloaders import radiograph_loader
 from xrayfast.learning.fastai_api import Callback
-from xrayfast.learning.training import position, radiograph_loader
+from xrayfast.learning.training import position
 from xrayfast.learning.training.checkpoint import find_checkpoint
 from xrayfast.runs.run import Run
 from xrayfast.runs.typed_files import CheckpointState

@@ -16,11 +16,11 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.launch import require_alone
 from xrayfast.learning.callback_rules import check_callbacks
+from xrayfast.learning.dataloaders.loaders import as_read_error
 from xrayfast.learning.fastai_api import Callbacks
 from xrayfast.learning.own_failures import name_own_code
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
-from xrayfast.learning.training.loaders import as_read_error
 from xrayfast.learning.training.lr_find import LRCurve, range_test
 from xrayfast.learning.training.phases import plan_phases
 from xrayfast.metrics.registry import history_metrics

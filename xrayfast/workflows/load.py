@@ -28,6 +28,8 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
+from xrayfast.learning.dataloaders.loaders import RadiographDataLoaders, adopt_dataloaders
+from xrayfast.learning.dataloaders.transforms import KNOWN_TRANSFORMS, foreign_transforms, transform_names
 from xrayfast.learning.device import on_meta_device
 from xrayfast.learning.fastai_api import DataLoaders, Learner
 from xrayfast.learning.model.network import build_network
@@ -35,10 +37,8 @@ from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
-from xrayfast.learning.training.loaders import RadiographDataLoaders, adopt_dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.learning.training.phases import one_cycle_momenta
-from xrayfast.learning.training.transforms import KNOWN_TRANSFORMS, foreign_transforms, transform_names
 from xrayfast.metrics.claims.headline import PATIENTS_UNKNOWN
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, describe_code, separate_code

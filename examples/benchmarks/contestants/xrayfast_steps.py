@@ -44,8 +44,8 @@ def rank_reads(orders: Orders) -> None:
     """Count the images that the busiest rank reads in an epoch of training and validation, by number of ranks."""
     import xrayfast as xf
     from xrayfast.data.cache.image_cache import ImageCache
+    from xrayfast.learning.dataloaders.loaders import share_rows
     from xrayfast.learning.distributed.rows import OwnRows
-    from xrayfast.learning.training.loaders import share_rows
 
     read, batch = 0, ImageCache.batch
 

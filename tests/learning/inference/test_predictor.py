@@ -10,8 +10,8 @@ from torch import nn
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError, WeightsError
+from xrayfast.learning.dataloaders.transforms import ChestAugmentation
 from xrayfast.learning.inference.predictor import Predictor, predict_split
-from xrayfast.learning.training.transforms import ChestAugmentation
 from xrayfast.metrics.operating_points.decision import Decision
 
 pytestmark = pytest.mark.usefixtures("quick")

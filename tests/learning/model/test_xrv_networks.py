@@ -9,7 +9,7 @@ from torchvision.models import densenet
 
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError, WeightsError
-from xrayfast.learning.augment import normalize
+from xrayfast.learning.dataloaders.augment import normalize
 from xrayfast.learning.model.backbones import BACKBONES, Backbone
 from xrayfast.learning.model.weights import load_backbone, read_weights
 

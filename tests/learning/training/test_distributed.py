@@ -25,6 +25,7 @@ from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.data.labels.targets import join_labels
 from xrayfast.errors import ConfigError, Interrupted, TrainingError
 from xrayfast.errors.signals import Stopped, handling_signals
+from xrayfast.learning.dataloaders.loaders import share_rows
 from xrayfast.learning.distributed import world as world_module
 from xrayfast.learning.distributed.rows import OwnRows, split_rows
 from xrayfast.learning.distributed.world import World, join_process_group
@@ -32,7 +33,6 @@ from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks.preparation import EpochSeeds
 from xrayfast.learning.training.distributed import average_each_gradient, synchronize_batch_norms, train_as_rank
-from xrayfast.learning.training.loaders import share_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 16

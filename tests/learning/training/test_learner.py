@@ -13,14 +13,14 @@ import pytest
 import xrayfast as xf
 import xrayfast.learning.training
 from tests.conftest import SMALL, TINY
+from xrayfast.learning.dataloaders.loaders import RadiographDataLoaders
+from xrayfast.learning.dataloaders.sampling import sampling_weights
 from xrayfast.learning.fastai_api import Callback, DataLoaders, Learner
 from xrayfast.learning.model.weights import save_weights
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.learning.training.callbacks.preparation import EpochSeeds
 from xrayfast.learning.training.learner import RadiographLearner
-from xrayfast.learning.training.loaders import RadiographDataLoaders
 from xrayfast.learning.training.metrics import EpochRecorder
-from xrayfast.learning.training.optional.sampling import sampling_weights
 
 
 @pytest.fixture

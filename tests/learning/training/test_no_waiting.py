@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import xrayfast as xf
 from tests.conftest import SMALL
-from xrayfast.learning import augment, device_data
+from xrayfast.learning.dataloaders import augment, device_data
 from xrayfast.learning.fastai_api import Callback, CancelFitException
 from xrayfast.learning.training import frozen_features
 from xrayfast.learning.training.callbacks.preparation import EpochSeeds

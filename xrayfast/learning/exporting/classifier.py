@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from xrayfast.errors import ConfigError, truncate
 from xrayfast.exported.onnx_model import Outputs
-from xrayfast.learning.augment import IMAGENET_MEAN, IMAGENET_STD
+from xrayfast.learning.dataloaders.augment import IMAGENET_MEAN, IMAGENET_STD
 from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor
 from xrayfast.learning.model.losses import to_probability
 from xrayfast.metrics.operating_points.calibration import FLOOR, Temperature

@@ -17,7 +17,7 @@ from xrayfast.config import AUGMENTATIONS, Augmentation, Device
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.splits.words import SPLITS, Split
 from xrayfast.errors import ConfigError, RunError
-from xrayfast.learning.augment import DEFAULT, augment, draws_of_view, normalize
+from xrayfast.learning.dataloaders.augment import DEFAULT, augment, draws_of_view, normalize
 from xrayfast.learning.device import give_memory, require_usual_torch, torch_device
 from xrayfast.learning.distributed.rows import OwnRows
 from xrayfast.learning.inference.reading import reading

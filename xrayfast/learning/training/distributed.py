@@ -24,11 +24,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from xrayfast.errors import ConfigError, shorten
+from xrayfast.learning.dataloaders.loaders import share_rows
 from xrayfast.learning.distributed.rows import OwnRows
 from xrayfast.learning.distributed.world import World, all_reduce
 from xrayfast.learning.fastai_api import Callback, Learner
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
-from xrayfast.learning.training.loaders import share_rows
 
 _KNOWN = signature(DistributedDataParallel).parameters
 _OWN_BUFFERS: dict[str, Any] = {

@@ -24,7 +24,7 @@ from xrayfast.config import ReuseFrozen, TrainConfig
 from xrayfast.errors import WriteError, truncate
 from xrayfast.files.atomic import replace_atomically
 from xrayfast.files.writable import ensure_folder
-from xrayfast.learning.augment import normalize
+from xrayfast.learning.dataloaders.augment import normalize
 from xrayfast.learning.device import send
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last

@@ -40,6 +40,8 @@ from xrayfast.files.atomic import replace_atomically
 from xrayfast.files.checksums import file_digest
 from xrayfast.files.xrv_weights import xrv_file
 from xrayfast.learning.callback_rules import make_callbacks
+from xrayfast.learning.dataloaders.loaders import RadiographDataLoaders, adopt_dataloaders, replace_augmentation
+from xrayfast.learning.dataloaders.transforms import Augment, ChestAugmentation, transform_names
 from xrayfast.learning.device import require_usual_torch
 from xrayfast.learning.fastai_api import (
     Callback,
@@ -68,7 +70,6 @@ from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks.preparation import FrozenInference, RepeatChannel
-from xrayfast.learning.training.loaders import RadiographDataLoaders, adopt_dataloaders, replace_augmentation
 from xrayfast.learning.training.metrics import (
     EpochMetric,
     EpochRecorder,
@@ -81,7 +82,6 @@ from xrayfast.learning.training.optional.averaging import AverageWeights
 from xrayfast.learning.training.optional.batch_norm import PreciseBatchNorm
 from xrayfast.learning.training.optional.gradients import AccumulateGradients
 from xrayfast.learning.training.optional.mixing import MixImages, describe_equal_shares
-from xrayfast.learning.training.transforms import Augment, ChestAugmentation, transform_names
 from xrayfast.option_effects import check_settings
 from xrayfast.own_code import is_own, name_of, separate_code
 from xrayfast.progress import show_progress

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from xrayfast.config import Precision
+from xrayfast.learning.dataloaders.radiograph_loader import ImageItems
 from xrayfast.learning.fastai_api import Callback, Learner, MixedPrecision
 from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
-from xrayfast.learning.training.radiograph_loader import ImageItems
 
 TOLERANCE = 0.1
 """Largest difference between bf16 and fp32 logits for which "auto" chooses bf16, relative to the logits' spread over

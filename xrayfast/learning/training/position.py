@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from xrayfast.errors import XrayfastError
+from xrayfast.learning.dataloaders.radiograph_loader import GoingOn
 from xrayfast.learning.fastai_api import Callback, CancelFitException
 from xrayfast.learning.randomness import generator_states, isolated_rng, restore_generators
 from xrayfast.learning.training.callbacks.epoch_checkpoint import EpochCheckpoint
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.learning.training.optional.batch_norm import IMAGES, PreciseBatchNorm
 from xrayfast.learning.training.optional.gradients import AccumulateGradients
-from xrayfast.learning.training.radiograph_loader import GoingOn
 from xrayfast.own_code import name_of
 
 T = TypeVar("T")

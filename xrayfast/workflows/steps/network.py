@@ -19,6 +19,8 @@ from xrayfast.data.labels.positive_class import describe_positive_class, positiv
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import Interrupted, ReadError, RunError, WriteError, plural, truncate
 from xrayfast.errors.signals import INTERRUPTED, StopRequest
+from xrayfast.learning.dataloaders.loaders import as_read_error
+from xrayfast.learning.dataloaders.sampling import sampling_weights
 from xrayfast.learning.distributed.world import World
 from xrayfast.learning.fastai_api import Callbacks, Metrics
 from xrayfast.learning.model.own_network import network_of_run
@@ -29,9 +31,7 @@ from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.checkpoint import BEST, MODEL, replace_damaged
 from xrayfast.learning.training.distributed import train_as_rank
-from xrayfast.learning.training.loaders import as_read_error
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
-from xrayfast.learning.training.optional.sampling import sampling_weights
 from xrayfast.learning.training.phases import plan_phases
 from xrayfast.learning.training.position import StoppedTraining, beginning_again
 from xrayfast.metrics.claims.headline import Remark

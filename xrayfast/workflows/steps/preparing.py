@@ -17,6 +17,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.assign import NO_PATIENTS
 from xrayfast.errors import ConfigError, DataError, shorten
 from xrayfast.learning.callback_rules import check_callbacks
+from xrayfast.learning.dataloaders.loaders import dataloaders
 from xrayfast.learning.device import on_meta_device, require_usual_torch, torch_device
 from xrayfast.learning.distributed.world import World
 from xrayfast.learning.fastai_api import Callback, Callbacks, L, Metrics
@@ -33,7 +34,6 @@ from xrayfast.learning.training.learner import (
     own_names,
     training_loss,
 )
-from xrayfast.learning.training.loaders import dataloaders
 from xrayfast.learning.training.metrics import ValidationUnits, build_epoch_metrics
 from xrayfast.learning.training.phases import plan_phases
 from xrayfast.metrics.claims.headline import PATIENTS_UNKNOWN, optimism

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from xrayfast.config import ModelConfig
 from xrayfast.errors import ConfigError, WeightsError
-from xrayfast.learning.augment import normalize
+from xrayfast.learning.dataloaders.augment import normalize
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.saliency import grad_cam, grad_cam_images, weight_dependence
 from xrayfast.learning.model.layers import describe_layers

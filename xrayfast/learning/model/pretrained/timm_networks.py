@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from xrayfast.errors import ConfigError, WeightsError, did_you_mean, importing, truncate
-from xrayfast.learning.augment import IMAGENET_MEAN, IMAGENET_STD
+from xrayfast.learning.dataloaders.augment import IMAGENET_MEAN, IMAGENET_STD
 
 TIMM = "timm:"
 

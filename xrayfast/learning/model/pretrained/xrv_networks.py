@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from xrayfast.learning.augment import IMAGENET_MEAN, IMAGENET_STD
+from xrayfast.learning.dataloaders.augment import IMAGENET_MEAN, IMAGENET_STD
 
 _RANGE = 1024
 """torchxrayvision's networks take one channel of values from -1024 (black) to 1024 (white)."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Beta
 
-from xrayfast.learning.augment import cutmix, mixup
+from xrayfast.learning.dataloaders.augment import cutmix, mixup
 from xrayfast.learning.device import send
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER

@@ -6,22 +6,9 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import Tensor
-
-from xrayfast.learning.augment import shrink
-from xrayfast.learning.fastai_api import Callback, Learner, TensorImageBW, Transform
+from xrayfast.learning.dataloaders.transforms import Shrink
+from xrayfast.learning.fastai_api import Callback, Learner
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
-
-
-class Shrink(Transform):
-    """A batch transform that shrinks images to `side`; None leaves them unchanged."""
-
-    order = 20
-    side: int | None = None
-
-    def encodes(self, images: TensorImageBW) -> TensorImageBW:
-        """Resize (N, 1, H, W) to (N, 1, side, side)."""
-        return TensorImageBW(shrink(images.as_subclass(Tensor), self.side))
 
 
 def sizes_by_epoch(epochs: int, progressive: Sequence[int], size: int) -> tuple[int, ...]:

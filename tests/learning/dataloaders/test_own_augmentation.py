@@ -8,8 +8,8 @@ from torch import nn
 import xrayfast as xf
 from xrayfast.config import AUGMENTATIONS, Config
 from xrayfast.errors import ConfigError
-from xrayfast.learning.augment import denormalize
-from xrayfast.learning.training.transforms import ChestAugmentation
+from xrayfast.learning.dataloaders.augment import denormalize
+from xrayfast.learning.dataloaders.transforms import ChestAugmentation
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from PIL import Image
 import xrayfast as xf
 from xrayfast.data.cache.image_cache import ImageCache, UncachedImages
 from xrayfast.errors import ConfigError, ReadError, TrainingError
-from xrayfast.learning import device_data
-from xrayfast.learning.device_data import place_images
+from xrayfast.learning.dataloaders import device_data
+from xrayfast.learning.dataloaders.device_data import place_images
 from xrayfast.learning.own_failures import name_own_code
 from xrayfast.learning.randomness import isolated_rng
 

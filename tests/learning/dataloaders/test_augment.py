@@ -11,8 +11,15 @@ from fastai.vision.core import imagenet_stats
 from torch.nn import functional as F
 
 from xrayfast.config import AUGMENTATIONS
-from xrayfast.learning import augment
-from xrayfast.learning.augment import DEFAULT, denormalize, jitter_lighting, normalize, random_affine, shrink
+from xrayfast.learning.dataloaders import augment
+from xrayfast.learning.dataloaders.augment import (
+    DEFAULT,
+    denormalize,
+    jitter_lighting,
+    normalize,
+    random_affine,
+    shrink,
+)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import xrayfast as xf
 from tests.conftest import SMALL
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError
+from xrayfast.learning.dataloaders.sampling import draw_balanced, sampling_weights
 from xrayfast.learning.training.frozen_features import FeatureLoader
-from xrayfast.learning.training.optional.sampling import draw_balanced, sampling_weights
 
 
 def test_class_weights_equal_scikit_learns():

@@ -19,8 +19,8 @@ from xrayfast.data.images.pillow import gray_pixels
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import ConfigError, ReadError
-from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize, random_draws, shrink
-from xrayfast.learning.augment import augment as vary
+from xrayfast.learning.dataloaders.augment import DEFAULT, denormalize, draws_of_view, normalize, random_draws, shrink
+from xrayfast.learning.dataloaders.augment import augment as vary
 from xrayfast.learning.distributed.rows import OwnRows
 from xrayfast.learning.fastai_api import (
     DataLoaders,
@@ -37,7 +37,6 @@ from xrayfast.learning.fastai_api import (
     show_title,
 )
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.optional.progressive import Shrink
 from xrayfast.own_code import name_of, separate_code
 
 Augment = AugmentationName | bool | Callable[..., Any] | Sequence[Callable[..., Any]]
@@ -48,6 +47,17 @@ IMAGE_TYPES = (str, Path, np.ndarray, Image.Image)
 
 TRIED = 4
 """Number of random images that the user's own augmentation is tried on."""
+
+
+class Shrink(Transform):
+    """A batch transform that shrinks images to `side`; None leaves them unchanged."""
+
+    order = 20
+    side: int | None = None
+
+    def encodes(self, images: TensorImageBW) -> TensorImageBW:
+        """Resize (N, 1, H, W) to (N, 1, side, side)."""
+        return TensorImageBW(shrink(images.as_subclass(Tensor), self.side))
 
 
 class OpenRadiograph(Transform):
@@ -110,7 +120,7 @@ class LabelTarget(EncodedMultiCategorize):
 
 
 class ChestAugmentation(Transform):
-    """The batch transform that augments the training split; see `xrayfast.learning.augment.augment`.
+    """The batch transform that augments the training split; see `xrayfast.learning.dataloaders.augment.augment`.
 
     Attributes:
         setting: the setting `augment` that it is made from.

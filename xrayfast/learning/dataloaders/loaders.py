@@ -25,9 +25,24 @@ from xrayfast.errors import ConfigError, DataError, ReadError, shorten
 from xrayfast.errors.arguments import check_arguments, show
 from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import STOP_SIGNALS, end_by_parent_alone, leave_signals_to_parent
-from xrayfast.learning.augment import denormalize
+from xrayfast.learning.dataloaders.augment import denormalize
+from xrayfast.learning.dataloaders.device_data import DEVICE_SHARE, DeviceFeed, Placement, contains_files, place_images
+from xrayfast.learning.dataloaders.own_dataloaders import describe_dataloaders, image_shape
+from xrayfast.learning.dataloaders.radiograph_loader import ImageItems, RadiographDL, targets_of
+from xrayfast.learning.dataloaders.sampling import sampling_weights
+from xrayfast.learning.dataloaders.transforms import (
+    AUGMENTING,
+    IMAGE_TYPES,
+    Augment,
+    LabelTarget,
+    Normalization,
+    OpenRadiograph,
+    OwnAugmentation,
+    Shrink,
+    foreign_transforms,
+    make_augmentation,
+)
 from xrayfast.learning.device import torch_device
-from xrayfast.learning.device_data import DEVICE_SHARE, DeviceFeed, Placement, contains_files, place_images
 from xrayfast.learning.distributed.rows import OwnRows
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
@@ -38,22 +53,7 @@ from xrayfast.learning.fastai_api import (
     TfmdDL,
     TransformBlock,
 )
-from xrayfast.learning.own_dataloaders import describe_dataloaders, image_shape
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.optional.progressive import Shrink
-from xrayfast.learning.training.optional.sampling import sampling_weights
-from xrayfast.learning.training.radiograph_loader import ImageItems, RadiographDL, targets_of
-from xrayfast.learning.training.transforms import (
-    AUGMENTING,
-    IMAGE_TYPES,
-    Augment,
-    LabelTarget,
-    Normalization,
-    OpenRadiograph,
-    OwnAugmentation,
-    foreign_transforms,
-    make_augmentation,
-)
 from xrayfast.own_code import OWN, name_of
 from xrayfast.progress import show_progress
 

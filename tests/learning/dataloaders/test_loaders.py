@@ -14,6 +14,10 @@ from PIL import Image
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError, DataError
+from xrayfast.learning.dataloaders import loaders
+from xrayfast.learning.dataloaders.loaders import target_table
+from xrayfast.learning.dataloaders.radiograph_loader import GoingOn, RadiographDL
+from xrayfast.learning.dataloaders.transforms import ChestAugmentation
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
@@ -25,10 +29,6 @@ from xrayfast.learning.fastai_api import (
     TfmdDL,
 )
 from xrayfast.learning.randomness import generator_states, isolated_rng, reseed, restore_generators
-from xrayfast.learning.training import loaders
-from xrayfast.learning.training.loaders import target_table
-from xrayfast.learning.training.radiograph_loader import GoingOn, RadiographDL
-from xrayfast.learning.training.transforms import ChestAugmentation
 
 
 @pytest.fixture(scope="module")

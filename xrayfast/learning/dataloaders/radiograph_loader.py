@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.images.reader import fit_square
-from xrayfast.learning.device_data import DeviceFeed
+from xrayfast.learning.dataloaders.device_data import DeviceFeed
+from xrayfast.learning.dataloaders.sampling import draw_balanced
+from xrayfast.learning.dataloaders.transforms import KNOWN_TRANSFORMS, OpenPipeline
 from xrayfast.learning.distributed.rows import OwnRows, split_rows
 from xrayfast.learning.fastai_api import (
     L,
@@ -25,8 +27,6 @@ from xrayfast.learning.fastai_api import (
     chunked,
     register_drawing,
 )
-from xrayfast.learning.training.optional.sampling import draw_balanced
-from xrayfast.learning.training.transforms import KNOWN_TRANSFORMS, OpenPipeline
 
 
 @dataclass(frozen=True, eq=False)
