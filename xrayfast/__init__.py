@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xrayfast.learning.dataloaders.loaders import dataloaders as dataloaders
     from xrayfast.learning.interpretation import RadiographInterpretation as RadiographInterpretation
     from xrayfast.learning.model.losses import FocalLoss as FocalLoss
-    from xrayfast.learning.training.learner import learner as learner
+    from xrayfast.learning.training.build_learner import learner as learner
     from xrayfast.runs.cross_validation import CrossValidation as CrossValidation
     from xrayfast.runs.run import Run as Run
     from xrayfast.synthetic import phantom as phantom
@@ -76,7 +76,7 @@ _HOMES = {
     "fit": "xrayfast.workflows.fit:fit",
     "interpret": "xrayfast.workflows.interpret:interpret",
     "join_folds": "xrayfast.workflows.cross_validate:join_folds",
-    "learner": "xrayfast.learning.training.learner:learner",
+    "learner": "xrayfast.learning.training.build_learner:learner",
     "load": "xrayfast.workflows.load:load",
     "open_data": "xrayfast.workflows.open_data:open_data",
     "phantom": "xrayfast.synthetic:phantom",

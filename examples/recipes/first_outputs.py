@@ -13,7 +13,7 @@ from run import open_fold, options
 
 import xrayfast as xf
 from xrayfast.learning.model import network
-from xrayfast.learning.training import learner
+from xrayfast.learning.training import build_learner
 
 VARIANTS = {"fastai's": (1.0, False), "prevalence": (1.0, True), "small": (0.1, False), "both": (0.1, True)}
 """Factor of the last layer's initial weights, and whether outputs start at the prevalence."""
@@ -24,7 +24,7 @@ def main() -> None:
     for fold in args.fold:
         data = open_fold(args, fold)
         for name, (factor, at_prevalence) in VARIANTS.items():
-            learner.start_head_at = start_with(factor, at_prevalence)
+            build_learner.start_head_at = start_with(factor, at_prevalence)
             with tempfile.TemporaryDirectory() as runs:
                 settings = {"size": args.size, "batch_size": args.batch_size, "epochs": 5, "allow_leaks": True}
                 run = xf.fit(data, runs=Path(runs), arch="resnet18", resamples=0, progress=False, **settings)

@@ -36,7 +36,8 @@ from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
+from xrayfast.learning.training.build_learner import learner_from_config
+from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.learning.training.phases import one_cycle_momenta
 from xrayfast.metrics.claims.headline import PATIENTS_UNKNOWN

@@ -11,7 +11,7 @@ from xrayfast.config import ModelConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.model.own_network import build_own_network
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.learner import build_layers
+from xrayfast.learning.training.build_learner import build_layers
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 

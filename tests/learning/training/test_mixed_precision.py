@@ -15,7 +15,7 @@ from tests.conftest import SMALL
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model import precision
-from xrayfast.learning.training import learner, mixed_precision
+from xrayfast.learning.training import build_learner, mixed_precision
 from xrayfast.learning.training.mixed_precision import Float16
 
 
@@ -158,7 +158,7 @@ def test_which_networks_tolerate_bf16_on_radiographs_and_none_with_its_first_con
     dls = xf.dataloaders(data, size=128, batch_size=8, device="cpu")
     learn = xf.learner(dls, arch=arch)
     assert (mixed_precision.bf16_logit_error(learn) < mixed_precision.TOLERANCE) == tolerates
-    monkeypatch.setattr(learner, "first_conv_in_fp32", lambda model: model)
+    monkeypatch.setattr(build_learner, "first_conv_in_fp32", lambda model: model)
     assert mixed_precision.bf16_logit_error(xf.learner(dls, arch=arch)) > mixed_precision.TOLERANCE
 
 

@@ -27,13 +27,8 @@ from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.model.pretrained.run_weights import find_starting_run, require_same_network
 from xrayfast.learning.model.pretrained.timm_networks import inspect_timm, is_timm
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.learner import (
-    RadiographLearner,
-    build_layers,
-    learner_from_config,
-    own_names,
-    training_loss,
-)
+from xrayfast.learning.training.build_learner import build_layers, learner_from_config, training_loss
+from xrayfast.learning.training.learner import RadiographLearner, own_names
 from xrayfast.learning.training.metrics import ValidationUnits, build_epoch_metrics
 from xrayfast.learning.training.phases import plan_phases
 from xrayfast.metrics.claims.headline import PATIENTS_UNKNOWN, optimism

@@ -14,7 +14,7 @@ from xrayfast.errors import WeightsError
 from xrayfast.files.checksums import file_digest
 from xrayfast.learning.model.weights import read_weights
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.learner import build_layers
+from xrayfast.learning.training.build_learner import build_layers
 
 LABELS = ("covid-19", "normal", "pneumonia")  # of tiny_run
 

@@ -17,7 +17,7 @@ from xrayfast.learning.model.pretrained import timm_networks
 from xrayfast.learning.model.subnetworks import split_network
 from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.learner import build_layers
+from xrayfast.learning.training.build_learner import build_layers
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.synthetic import phantom
 
