@@ -88,7 +88,8 @@ def test_blank_cells_where_they_are_allowed():
     labels, found = parse_label_cells(["a", "", " ", "b"], "|", row, blank_allowed=True)
     assert labels == ["a", "b"]
     same(found, [[1, 0], [NAN, NAN], [NAN, NAN], [0, 1]])
-    same(parse_label_cells(["['a']", "[]", ""], LIST, row, blank_allowed=True)[1], [[1], [NAN], [NAN]])
+    for empty in ("[]", "()", "{}", "set()"):
+        same(parse_label_cells(["('a',)", empty, ""], LIST, row, blank_allowed=True)[1], [[1], [NAN], [NAN]])
 
 
 @pytest.mark.parametrize(

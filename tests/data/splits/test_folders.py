@@ -46,6 +46,7 @@ def test_folders_give_the_split_if_they_name_train_and_another_split():
         *(("development", "test"), ("dev_set", "hold-out"), ("Internal", "External"), ("derivation", "validation")),
         *(("Derivation_set", "validation_set"), ("derivation_cohort", "test_cohort"), ("derivation", "hold-out")),
         *(("tr", "te"), ("TR", "ts_images"), ("discovery", "replication"), ("train", "external"), ("train", "te")),
+        ("imagesTr", "imagesTs"),
     ],
 )
 def test_folders_of_development_and_internal_images_are_train_beside_others(tmp_path, train, test):

@@ -234,9 +234,9 @@ def mark_uncertain(
 
 
 def is_list(cell: str) -> bool:
-    """Whether a cell is a list: it is in square brackets, in other brackets and quotes, or one bracket is missing."""
+    """Whether a cell is a list: in square brackets, in others if empty or with quotes, or one bracket is missing."""
     text = drop_constructor(cell.strip())
-    if re.fullmatch(r"[\[{][^\]}]+|[^\[{]+[\]}]", text):
+    if text in _BRACKETS or re.fullmatch(r"[\[{][^\]}]+|[^\[{]+[\]}]", text):
         return True
     return text[:1] + text[-1:] in _BRACKETS and len(text) > 1 and (text[0] == "[" or text[1:].lstrip()[:1] in "'\"")
 

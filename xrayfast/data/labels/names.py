@@ -153,6 +153,8 @@ def drop_constructor(text: str) -> str:
     >>> drop_constructor("np.str_('mass')"), drop_constructor("b'mass'"), drop_constructor("array(['a'], dtype=object)")
     ("'mass'", "'mass'", "['a']")
     """
+    if text in ("set()", "frozenset()"):
+        return "()"
     if match := _CONSTRUCTOR.fullmatch(text):
         return match[1].strip()
     return text[1:] if re.fullmatch(r"b(['\"]).*\1", text) else text

@@ -57,7 +57,7 @@ def parse_split_words(texts: Collection[str], parse: Callable[[str], Split | Non
     ({'tr': 'train', 'te': 'test'}, {})
     """
     found = {text: split for text in texts if (split := parse(text))}
-    letters = {text: re.sub(r"[\W_\d]+|images?$", "", text.lower()) for text in texts}
+    letters = {text: re.sub(r"[\W_\d]+|^images?|images?$", "", text.lower()) for text in texts}
     beside = {
         text: split for split, pattern in _BESIDE_OTHERS.items() for text in texts if pattern.fullmatch(letters[text])
     }

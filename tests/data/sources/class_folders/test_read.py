@@ -314,7 +314,7 @@ def test_folders_of_no_class_by_their_names(tmp_path):
     assert noted(data, "A class folder is named 'untitled folder'")
     parts = ("imagesTr", "imagesTs", "labelsTr")
     nnunet = make(tmp_path / "nnunet", *(f"{part}/{i}{part}.png" for part in parts for i in range(6)))
-    assert "found imagesTr, imagesTs, which look like folders of images" in message(DataError, nnunet)
+    assert "imagesTr: found 6 images outside of class folders" in message(DataError, nnunet)
 
 
 @pytest.mark.parametrize(("count", "images", "noted_"), [(9, 2, True), (9, 5, False), (7, 2, False)])

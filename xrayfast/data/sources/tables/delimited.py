@@ -25,7 +25,7 @@ from xrayfast.data.sources.tables.table import (
     require_columns,
 )
 from xrayfast.data.text_column import TextCollector
-from xrayfast.errors import DataError, shorten
+from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files.regular_files import MAX_TABLE_BYTES, require_regular_file
 
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -384,8 +384,9 @@ def _pad_rows(
         if len(row) != width:
             if any(map(str.strip, row[width:])) or any(header[len(row) :]):
                 raise DataError(
-                    f"{file.name} row {number}: found {len(row)} cells; expected {width}, as in the header. Put cells "
-                    f"that contain '{separator}' in double quotes, and remove rows without an image, such as comments."
+                    f"{file.name} row {number}: found {plural(len(row), 'cell')}; expected {width}, as in the header. "
+                    f"Put cells that contain '{separator}' in double quotes, and remove rows without an image, such as "
+                    "comments."
                 )
             row = (row + [""] * width)[:width]
         if width > 1 and row[-1].strip() == header[-1] and clean_names(row) == header:
