@@ -169,7 +169,7 @@ NCCL = """
 import sys, torch, torch.distributed as dist, xrayfast as xf
 from torch import nn
 from xrayfast.learning.distributed.world import World, all_reduce, join_process_group
-from xrayfast.learning.training.distributed import synchronize_batch_norms, train_as_rank
+from xrayfast.learning.training.train_as_rank import synchronize_batch_norms, train_as_rank
 dist.init_process_group("cpu:gloo,cuda:nccl", init_method="file://" + sys.argv[2], rank=0, world_size=1)
 with join_process_group("cuda") as world:
     assert (world.rank, world.world_size) == (0, 1)

@@ -37,7 +37,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # The same inside four packages; modules that are not listed are used by all of their subfolders.
 ROOMS = {
     "data": [["decoding"], ["manifest"], ["corrections"], ["sources"], ["labels", "splits"], ["cache"], ["images"]],
-    "learning": [["interpretation", "exporting"], ["training", "inference"], ["model"], ["dataloaders"]],
+    "learning": [["fastai_interpretation", "exporting"], ["training", "inference"], ["model"], ["dataloaders"]],
     "reporting": [["html", "markdown"], ["interpretation"], ["figures"]],
     "runs": [
         ["cross_validation"],

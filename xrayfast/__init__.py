@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from xrayfast.errors import XrayfastError as XrayfastError
     from xrayfast.learning.dataloaders.loaders import RadiographBlock as RadiographBlock
     from xrayfast.learning.dataloaders.loaders import dataloaders as dataloaders
-    from xrayfast.learning.interpretation import RadiographInterpretation as RadiographInterpretation
+    from xrayfast.learning.fastai_interpretation import RadiographInterpretation as RadiographInterpretation
     from xrayfast.learning.model.losses import FocalLoss as FocalLoss
     from xrayfast.learning.training.build_learner import learner as learner
     from xrayfast.runs.cross_validation import CrossValidation as CrossValidation
@@ -60,7 +60,7 @@ _HOMES = {
     "FocalLoss": "xrayfast.learning.model.losses:FocalLoss",
     "Manifest": "xrayfast.data.manifest:Manifest",
     "RadiographBlock": "xrayfast.learning.dataloaders.loaders:RadiographBlock",
-    "RadiographInterpretation": "xrayfast.learning.interpretation:RadiographInterpretation",
+    "RadiographInterpretation": "xrayfast.learning.fastai_interpretation:RadiographInterpretation",
     "Run": "xrayfast.runs.run:Run",
     "XrayfastError": "xrayfast.errors:XrayfastError",
     "build_cache": "xrayfast.workflows.build_cache:build_cache",

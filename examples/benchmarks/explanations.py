@@ -34,7 +34,7 @@ EXPLANATIONS: dict[str, str] = {
     "distributed": "In fp32, at the default learning rate and from cached frozen features, which is the default.",
     "distributed-all": "In float32, rounding errors grow when all layers are trained from the first step in batches "
     "of 16. Until version 0.9 this row compared its 0.034 with 0.0001. In float64, two and four ranks agree with one "
-    "process to 1e-9 over two epochs: tests/learning/training/test_distributed.py.",
+    "process to 1e-9 over two epochs: tests/learning/training/test_train_as_rank.py.",
     "rank-reads": "Reads from the cache of decoded images are counted, not timed.",
     "reuse": AS_GOOD,
     "precision": AS_GOOD,

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 MODULES = (
-    *("intervals.bootstrap", "intervals.comparison", "intervals.delong", "operating_points.calibration"),
+    *("intervals.bootstrap", "intervals.paired_tests", "intervals.delong", "operating_points.calibration"),
     *("operating_points.thresholds", "proportions", "reliability"),
 )
 

@@ -7,8 +7,8 @@ import pytest
 from sklearn import metrics as sk
 
 from xrayfast.metrics.claims.headline import FEW_PATIENTS
-from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.confidence_limits import bca
+from xrayfast.metrics.intervals.paired_tests import holm
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import draws, left_out
 from xrayfast.metrics.subgroups import _Contrast, _gaps, _largest_gaps, age_bands, subgroups

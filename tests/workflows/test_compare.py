@@ -18,8 +18,8 @@ from xrayfast.config import Config
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.metrics.intervals.bootstrap import paired_differences
-from xrayfast.metrics.intervals.comparison import mcnemar, resampled_t_test
 from xrayfast.metrics.intervals.delong import delong_test
+from xrayfast.metrics.intervals.paired_tests import mcnemar, resampled_t_test
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import OperatingPoint

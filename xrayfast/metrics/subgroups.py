@@ -18,8 +18,8 @@ from xrayfast.metrics.claims.headline import FEW_PATIENTS
 from xrayfast.metrics.classification import Floats, nan_to_none
 from xrayfast.metrics.inputs import Bools, DrawnCounts, Indices, count_patients
 from xrayfast.metrics.intervals.bootstrap import MAX_UNDEFINED, MIN_FOR_MEAN_PRECISION, MIN_UNITS
-from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.confidence_limits import bca
+from xrayfast.metrics.intervals.paired_tests import holm
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import block_size, draws, left_out
 from xrayfast.metrics.registry import EXACT_MATCH, headline_metrics, label_metrics, metric_phrase, overall_metrics

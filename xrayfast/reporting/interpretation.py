@@ -68,8 +68,8 @@ class Interpretation(HasOverview):
     to draw; by default all are drawn. An unknown label, or more than `ax` can show, is a ConfigError: one for matrices
     and calibration, `curves.TOGETHER` for curves.
 
-    It needs neither the network nor torch, and matplotlib only to draw; `learning.interpretation` builds a fastai
-    interpretation from it.
+    It needs neither the network nor torch, and matplotlib only to draw; `learning.fastai_interpretation` builds a
+    fastai interpretation from it.
 
     Args:
         predictions: truth, probabilities and losses of N images.

@@ -43,7 +43,7 @@ from xrayfast.workflows.steps.results import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from xrayfast.learning.interpretation import RadiographInterpretation
+    from xrayfast.learning.fastai_interpretation import RadiographInterpretation
 
 
 @check_arguments()
@@ -88,7 +88,7 @@ def interpret(
         RunError: the run is not complete or lacks a file, or another process writes to it.
         WriteError: the folder can't be written to.
     """
-    from xrayfast.learning.interpretation import RadiographInterpretation
+    from xrayfast.learning.fastai_interpretation import RadiographInterpretation
 
     run = Run.of(run)
     with run.lock(), show_progress(progress) as reporter:

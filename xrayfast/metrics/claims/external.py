@@ -14,8 +14,8 @@ from xrayfast.errors import format_interval, shorten
 from xrayfast.metrics.claims.headline import HeadlineWarning
 from xrayfast.metrics.classification import Floats, nan_to_none
 from xrayfast.metrics.inputs import ALPHA
-from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.formulas import Estimate, estimate_proportion
+from xrayfast.metrics.intervals.paired_tests import holm
 from xrayfast.metrics.registry import EXACT_MATCH, metric_phrase
 from xrayfast.metrics.scoring import log_losses
 from xrayfast.metrics.summary import interval_of

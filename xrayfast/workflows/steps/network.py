@@ -30,10 +30,10 @@ from xrayfast.learning.own_failures import name_own_code
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.checkpoint import BEST, MODEL, replace_damaged
-from xrayfast.learning.training.distributed import train_as_rank
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.phases import plan_phases
 from xrayfast.learning.training.position import StoppedTraining, beginning_again
+from xrayfast.learning.training.train_as_rank import train_as_rank
 from xrayfast.metrics.claims.headline import Remark
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.option_effects import check_effects

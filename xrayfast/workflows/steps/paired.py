@@ -16,8 +16,8 @@ from xrayfast.errors import RunError, plural, plural_noun, shorten
 from xrayfast.files.csv_tables import read_csv
 from xrayfast.metrics.inputs import ALPHA, count_known, sampling_units
 from xrayfast.metrics.intervals.bootstrap import Interval, paired_differences
-from xrayfast.metrics.intervals.comparison import holm, mcnemar, resampled_t_test
 from xrayfast.metrics.intervals.delong import delong_test
+from xrayfast.metrics.intervals.paired_tests import holm, mcnemar, resampled_t_test
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import decide

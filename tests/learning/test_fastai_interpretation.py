@@ -7,7 +7,7 @@ import sklearn.metrics as skm
 import xrayfast as xf
 from xrayfast.errors import DataError
 from xrayfast.learning.fastai_api import ClassificationInterpretation, Learner
-from xrayfast.learning.interpretation import RadiographInterpretation
+from xrayfast.learning.fastai_interpretation import RadiographInterpretation
 from xrayfast.reporting.interpretation import Interpretation
 from xrayfast.runs.predictions import Predictions
 

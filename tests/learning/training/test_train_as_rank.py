@@ -32,7 +32,7 @@ from xrayfast.learning.distributed.world import World, join_process_group
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks.preparation import EpochSeeds
-from xrayfast.learning.training.distributed import average_each_gradient, synchronize_batch_norms, train_as_rank
+from xrayfast.learning.training.train_as_rank import average_each_gradient, synchronize_batch_norms, train_as_rank
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 16
@@ -159,7 +159,7 @@ def wait(ranks):
 def trained(request, data_dir, multi_dir, tmp_path_factory):
     """The number of ranks, and the folder with their output."""
     out = tmp_path_factory.mktemp("ranks")
-    words = ["-m", "tests.learning.training.test_distributed", out, data_dir, multi_dir]
+    words = ["-m", "tests.learning.training.test_train_as_rank", out, data_dir, multi_dir]
     codes, said = wait(start_ranks(words, request.param))
     assert codes == [0] * request.param, said[0][1][-3000:] + said[-1][1][-3000:]
     return request.param, out

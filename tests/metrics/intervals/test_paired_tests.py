@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from xrayfast.metrics.intervals.comparison import holm, mcnemar, resampled_t_test
+from xrayfast.metrics.intervals.paired_tests import holm, mcnemar, resampled_t_test
 
 
 def images(only_a, only_b, both=5):
