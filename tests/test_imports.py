@@ -44,7 +44,8 @@ ROOMS = {
         ["run"],
         ["new_folders"],
         ["evaluation", "history"],
-        ["names", "predictions", "typed_files", "batches"],
+        ["info_types", "metrics_types"],
+        ["json_files", "names", "predictions", "batches"],
     ],
 }
 MOST_MODULES = 12

@@ -33,7 +33,7 @@ ALLOWED = {
     r".*\.set_\w+": "a verb",
     r"data\.labels\.(names\.LabelSet|targets\.encode_labels\(label_sets\))": "sets in the mathematical sense",
     r"data\.sources\..*min_(path_)?parts": "parts of a path, as pathlib has them",
-    r"(runs\.typed_files\.MatchedLabels|workflows\.[\w.]+\.LabelMatch)\.unknown$": "labels that a network lacks",
+    r"(runs\.metrics_types\.MatchedLabels|workflows\.[\w.]+\.LabelMatch)\.unknown$": "labels that a network lacks",
 }
 """Patterns of names that have such a word in another sense, and which sense."""
 

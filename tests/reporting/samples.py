@@ -25,8 +25,8 @@ from xrayfast.reporting.html.pages.run_page import ReportData
 from xrayfast.reporting.html.plots import history_plot
 from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.reporting.overfitting import overfitting_in_history
+from xrayfast.runs.info_types import RunInfo
 from xrayfast.runs.predictions import Predictions
-from xrayfast.runs.typed_files import RunInfo
 
 HOSTILE = "<script>alert('x')</script>\"'&{{ 7*7 }}$\\frac{$"
 LABELS = {

@@ -19,8 +19,8 @@ from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.files.file_names import relative_path
 from xrayfast.reporting.markdown.methods import describe_methods
+from xrayfast.runs.info_types import RunInfo
 from xrayfast.runs.predictions import Predictions
-from xrayfast.runs.typed_files import RunInfo
 from xrayfast.workflows.ensemble import _join_splits
 from xrayfast.workflows.steps.predictions.ensembles import average_by_image, average_splits
 

@@ -24,8 +24,8 @@ from xrayfast.learning.dataloaders import radiograph_loader
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training import position
 from xrayfast.learning.training.checkpoint import find_checkpoint
+from xrayfast.runs.info_types import CheckpointState
 from xrayfast.runs.run import Run
-from xrayfast.runs.typed_files import CheckpointState
 from xrayfast.workflows.steps import training
 
 SETTINGS = SMALL | {"unfreeze": True, "freeze_epochs": 0, "epochs": 2, "seed": 4, "ema": 0.9, "head_width": 8}

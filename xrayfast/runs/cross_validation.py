@@ -22,10 +22,11 @@ from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files.atomic import write_json
 from xrayfast.files.csv_tables import read_csv, write_csv
 from xrayfast.files.intact import INFO_FILE
+from xrayfast.runs.info_types import CrossValidationInfo
+from xrayfast.runs.json_files import read_typed
 from xrayfast.runs.names import FOLDS_FILE
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
-from xrayfast.runs.typed_files import CrossValidationInfo, read_typed
 
 OUT_OF_FOLD = "out_of_fold.csv"
 

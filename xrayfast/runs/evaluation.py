@@ -11,8 +11,10 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files.atomic import write_json
 from xrayfast.files.writable import ensure_folder
+from xrayfast.runs.info_types import EvaluationInfo
+from xrayfast.runs.json_files import read_typed
+from xrayfast.runs.metrics_types import EvaluationMetrics
 from xrayfast.runs.predictions import Predictions
-from xrayfast.runs.typed_files import EvaluationInfo, EvaluationMetrics, read_typed
 
 EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE = "evaluation.json", "metrics.json", "predictions.csv"
 

@@ -18,8 +18,9 @@ from xrayfast.files.intact import INFO_FILE
 from xrayfast.files.virtual.addresses import canonical, is_remote
 from xrayfast.files.writable import ensure_folder, exists
 from xrayfast.runs.evaluation import Evaluation
+from xrayfast.runs.info_types import RunInfo
+from xrayfast.runs.json_files import read_typed
 from xrayfast.runs.names import EVALUATIONS, SPLIT_FILE
-from xrayfast.runs.typed_files import RunInfo, read_typed
 
 
 def create_evaluation(

@@ -43,6 +43,9 @@ from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.own_code import require_code
 from xrayfast.runs.batches import read_batches
 from xrayfast.runs.evaluation import Evaluation
+from xrayfast.runs.info_types import LabelsFile, RunInfo
+from xrayfast.runs.json_files import read_json, read_typed
+from xrayfast.runs.metrics_types import MetricsFile, ShownImage, TrainingImages
 from xrayfast.runs.names import (
     BATCHES_FILE,
     CHECKPOINT,
@@ -60,15 +63,6 @@ from xrayfast.runs.names import (
 )
 from xrayfast.runs.new_folders import create_evaluation, make_folder, require_free, temporary_folder
 from xrayfast.runs.predictions import Predictions
-from xrayfast.runs.typed_files import (
-    LabelsFile,
-    MetricsFile,
-    RunInfo,
-    ShownImage,
-    TrainingImages,
-    read_json,
-    read_typed,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,10 +23,10 @@ from xrayfast.hub.identifying import LEAST_CHARACTERS, Identifiers
 from xrayfast.reporting.markdown.model_card import render_published_card
 from xrayfast.reporting.markdown.run_facts import RunFacts, read_cross_validation_facts, read_run_facts
 from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.info_types import RunInfo
 from xrayfast.runs.names import HISTORY_FILE, SPLIT_FILE, member_names
 from xrayfast.runs.predictions import ATTRIBUTES
 from xrayfast.runs.run import Run
-from xrayfast.runs.typed_files import RunInfo
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -33,8 +33,9 @@ from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.position import Position
 from xrayfast.runs.batches import read_batches, write_batches
 from xrayfast.runs.history import History, Row
+from xrayfast.runs.info_types import ROWS, ROWS_BEFORE, CheckpointState
+from xrayfast.runs.json_files import read_typed
 from xrayfast.runs.run import OLD_HISTORY_COLUMNS
-from xrayfast.runs.typed_files import ROWS, ROWS_BEFORE, CheckpointState, read_typed
 
 MODEL, BEST, OPTIMIZER = "model.safetensors", "best.safetensors", "optimizer.safetensors"
 AVERAGE, POSITION = "average.safetensors", "position.safetensors"

@@ -45,9 +45,9 @@ from xrayfast.reporting.wording import (
 from xrayfast.runs.cross_validation import OUT_OF_FOLD, CrossValidation
 from xrayfast.runs.evaluation import METRICS_FILE as EVALUATION_METRICS
 from xrayfast.runs.evaluation import PREDICTIONS_FILE, Evaluation
+from xrayfast.runs.info_types import RunInfo
 from xrayfast.runs.names import CONFIG_FILE, FOLDS_FILE, HISTORY_FILE, METRICS_FILE, SPLIT_FILE
 from xrayfast.runs.run import Run
-from xrayfast.runs.typed_files import RunInfo
 
 T = TypeVar("T")
 

@@ -39,7 +39,7 @@ from xrayfast.reporting.wording import (
     warning_sentences,
 )
 from xrayfast.runs.cross_validation import CrossValidation
-from xrayfast.runs.typed_files import EvaluationMetrics
+from xrayfast.runs.metrics_types import EvaluationMetrics
 
 
 def arch(facts: RunFacts) -> str:

@@ -16,8 +16,9 @@ from xrayfast.files.file_names import relative_path
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.runs.cross_validation import CrossValidation
+from xrayfast.runs.info_types import RunInfo
+from xrayfast.runs.metrics_types import EvaluationMetrics, MetricsFile, Saliency, SplitSummary
 from xrayfast.runs.run import Run
-from xrayfast.runs.typed_files import EvaluationMetrics, MetricsFile, RunInfo, Saliency, SplitSummary
 
 
 @dataclass(frozen=True)

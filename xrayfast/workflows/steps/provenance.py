@@ -16,8 +16,8 @@ from xrayfast.errors import XrayfastError, plural
 from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.mixed_precision import training_precision
+from xrayfast.runs.info_types import RunInfo
 from xrayfast.runs.run import Run, now
-from xrayfast.runs.typed_files import RunInfo
 
 _LIBRARIES = ("torch", "torchvision", "fastai", "numpy", "pandas", "pillow")
 

@@ -36,9 +36,9 @@ from xrayfast.option_effects import DecisionFacts, check_effects
 from xrayfast.reporting.markdown.claim import render_claim
 from xrayfast.reporting.markdown.model_card import render_model_card
 from xrayfast.reporting.markdown.run_facts import read_run_facts
+from xrayfast.runs.info_types import RunInfo
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
-from xrayfast.runs.typed_files import RunInfo
 from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun
 
 DECISION_SPLIT: PredictedSplit = "valid"

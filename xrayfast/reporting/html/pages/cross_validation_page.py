@@ -20,7 +20,7 @@ from xrayfast.reporting.html.split_section import SplitReport, split_section
 from xrayfast.reporting.html.tables import counts_table, flow_steps
 from xrayfast.reporting.wording import other_remarks, percent
 from xrayfast.runs.cross_validation import CrossValidation
-from xrayfast.runs.typed_files import MetricsFile
+from xrayfast.runs.metrics_types import MetricsFile
 
 
 def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitReport], methods: str) -> str:

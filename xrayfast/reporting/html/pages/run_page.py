@@ -18,8 +18,9 @@ from xrayfast.reporting.html.split_section import SplitReport, split_section
 from xrayfast.reporting.html.tables import counts_table, epochs_table, flow_steps, train_and_valid_table
 from xrayfast.reporting.overfitting import TrainAndValid
 from xrayfast.reporting.wording import hidden_layers, other_remarks
+from xrayfast.runs.info_types import RunInfo
+from xrayfast.runs.metrics_types import ShownImage
 from xrayfast.runs.run import Run
-from xrayfast.runs.typed_files import RunInfo, ShownImage
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,9 +29,9 @@ from xrayfast.reporting.interpretation import RIGHT_SHOWN
 from xrayfast.reporting.markdown.methods import describe_cross_validation
 from xrayfast.reporting.markdown.model_card import render_cross_validation_card
 from xrayfast.runs.cross_validation import CrossValidation, fold_columns
+from xrayfast.runs.metrics_types import FoldRecord, SpreadRecord
 from xrayfast.runs.predictions import Predictions
 from xrayfast.runs.run import Run
-from xrayfast.runs.typed_files import FoldRecord, SpreadRecord
 from xrayfast.workflows.steps.data.images import image_infos, split_table
 from xrayfast.workflows.steps.leaks import ComparedImages
 from xrayfast.workflows.steps.predictions.ensembles import average_by_image, concatenate

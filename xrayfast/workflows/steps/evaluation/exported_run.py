@@ -13,10 +13,10 @@ from xrayfast.exported.onnx_model import OnnxModel, damaged, is_model_file
 from xrayfast.files.writable import why_unwritable
 from xrayfast.metrics.claims.headline import VALIDATION_IMAGES
 from xrayfast.runs.evaluation import Evaluation
+from xrayfast.runs.info_types import RunInfo
 from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.new_folders import create_evaluation, require_free
 from xrayfast.runs.run import Run
-from xrayfast.runs.typed_files import RunInfo
 
 
 class ExportedRun:

@@ -11,8 +11,10 @@ from xrayfast.reporting.html.pages import run_page
 from xrayfast.reporting.markdown import descriptions
 from xrayfast.reporting.markdown.model_card import render_model_card
 from xrayfast.reporting.markdown.run_facts import read_run_facts
+from xrayfast.runs.info_types import LabelsFile, RunInfo
+from xrayfast.runs.json_files import read_typed
+from xrayfast.runs.metrics_types import EvaluationMetrics, MetricsFile
 from xrayfast.runs.run import Run
-from xrayfast.runs.typed_files import EvaluationMetrics, LabelsFile, MetricsFile, RunInfo, read_typed
 
 pytestmark = pytest.mark.usefixtures("empty_figures")
 
