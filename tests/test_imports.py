@@ -36,7 +36,16 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # The same inside four packages; modules that are not listed are used by all of their subfolders.
 ROOMS = {
-    "data": [["decoding"], ["manifest"], ["corrections"], ["sources"], ["labels", "splits"], ["cache"], ["images"]],
+    "data": [
+        ["decoding"],
+        ["open_manifest"],
+        ["manifest"],
+        ["corrections"],
+        ["sources"],
+        ["labels", "splits"],
+        ["cache"],
+        ["images"],
+    ],
     "learning": [["fastai_interpretation", "exporting"], ["training", "inference"], ["model"], ["dataloaders"]],
     "reporting": [["html", "markdown"], ["interpretation"], ["figures"]],
     "runs": [

@@ -17,7 +17,7 @@ import xrayfast as xf
 from tests.conftest import SMALL, add_tiny_vgg
 from xrayfast.config import FIELD_SECTIONS, Config, ResultsConfig
 from xrayfast.data.decoding import decode_manifest
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.errors import ConfigError
 from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.option_effects import (

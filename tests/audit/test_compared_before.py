@@ -17,7 +17,7 @@ from xrayfast.config import DataConfig
 from xrayfast.data.cache import image_cache
 from xrayfast.data.cache.folders import clear_cache
 from xrayfast.data.cache.image_cache import ImageCache, UncachedImages
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 
 SIDE = 64
 

@@ -10,7 +10,7 @@ from xrayfast.audit.features import compute_features
 from xrayfast.config import DataConfig
 from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.data.images.reader import read
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 
 
 @pytest.fixture(scope="module")

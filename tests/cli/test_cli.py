@@ -22,7 +22,7 @@ from xrayfast.cli import app
 from xrayfast.cli.commands.fit import checking_settings
 from xrayfast.cli.loading import Commands
 from xrayfast.config import EMA_DECAY, Config, DataConfig
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.errors import ConfigError
 from xrayfast.runs.run import Run
 

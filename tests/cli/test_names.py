@@ -13,7 +13,7 @@ from tests.cli.test_cli import SMALL, TINY, call
 from tests.reporting.samples import shows_all
 from tests.test_escapes import NASTY
 from xrayfast.config import DataConfig
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.errors.escapes import is_hidden
 from xrayfast.files.csv_tables import read_csv
 from xrayfast.runs.predictions import Predictions

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from xrayfast.config import DataConfig
-from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.open_manifest import open_manifest
 
 
 def make(root: Path, *files: str, content: str | None = None) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 import xrayfast as xf
 from tests.data.builders import cells, classes, lines, make, message, noted, opened, rows, splits, table
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.errors import ConfigError, DataError
 
 LABELS = [

@@ -13,7 +13,7 @@ import xrayfast as xf
 from tests.conftest import SMALL
 from xrayfast.config import Config, DataConfig
 from xrayfast.data.cache.image_cache import open_images
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.metrics.claims.headline import optimism
 from xrayfast.runs.run import Run

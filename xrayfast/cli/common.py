@@ -49,7 +49,7 @@ def choose_run(run: Path | None, runs: Path | None) -> Run:
 
 def open_and_show(out: Output, settings: Config) -> Manifest:
     """Open the data set, print what was found and inferred, and check that the settings fit it."""
-    from xrayfast.data.manifest import open_manifest
+    from xrayfast.data.open_manifest import open_manifest
     from xrayfast.workflows.steps.data.opening import require_arch, require_settings_of_data
 
     require_arch(settings.model)

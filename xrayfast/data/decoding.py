@@ -7,7 +7,8 @@ from dataclasses import replace
 from xrayfast.data.cache.image_cache import DecodedImages, DecodingProgress, open_images, require_readable
 from xrayfast.data.images.names import is_derived
 from xrayfast.data.images.notes import find_other_images
-from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.option_effects import DecodedFacts, check_effects
 
 UNREADABLE = "unreadable"

@@ -7,7 +7,8 @@ from inspect import signature
 from pathlib import Path
 
 from xrayfast.config import Config, Problems, TaskChoice, Views, field_types
-from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.errors.arguments import check_arguments
 
 

@@ -9,7 +9,7 @@ from tests.data.builders import cells, classes, lines, make, message, noted, ope
 from xrayfast.config import DataConfig
 from xrayfast.data.labels import targets
 from xrayfast.data.labels.label_map import LabelMap, read_label_map
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.errors import ConfigError
 
 NAN = np.nan

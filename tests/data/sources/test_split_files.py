@@ -4,7 +4,7 @@ import pytest
 
 from tests.data.builders import classes, lines, make, message, noted, opened, splits, table
 from xrayfast.config import DataConfig
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.data.sources.split_files import read_split_file, splits_in_name
 from xrayfast.data.splits.words import parse_split
 from xrayfast.errors import ConfigError, DataError

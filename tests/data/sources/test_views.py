@@ -97,7 +97,7 @@ def test_a_split_of_all_views_holds_for_the_frontal_ones(tmp_path):
 
 
 def opened_again(data):
-    from xrayfast.data.manifest import open_manifest
+    from xrayfast.data.open_manifest import open_manifest
 
     left_out = {name: reason for reason, names in data.left_out for name in names}
     return open_manifest(data.config, leave_out=left_out)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.data.builders import classes, lines, make, message, noted, opened, splits, table
 from xrayfast.config import DataConfig
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.data.splits.assign import assign_folds, assign_splits, connect_groups, keep_given_splits
 from xrayfast.errors import ConfigError, DataError
 

@@ -15,7 +15,8 @@ from tests.reporting.samples import HOSTILE, LABELS, Outline, explained, split_r
 from xrayfast.audit.check import Audit
 from xrayfast.audit.findings import Finding
 from xrayfast.config import DataConfig
-from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.errors.escapes import is_hidden
 from xrayfast.reporting.comparison import Comparison
 from xrayfast.reporting.html import overview

@@ -5,7 +5,7 @@ import pytest
 
 from tests.data.builders import classes, make, table
 from xrayfast.config import DataConfig
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.errors import DataError
 from xrayfast.workflows.steps.label_match import match_labels
 

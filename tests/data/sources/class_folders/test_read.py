@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.builders import classes, make, message, noted, opened, rows, splits
 from xrayfast.config import DataConfig
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.errors import ConfigError, DataError
 
 

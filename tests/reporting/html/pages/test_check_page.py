@@ -14,7 +14,7 @@ from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.findings import duplicate_findings
 from xrayfast.config import DataConfig
 from xrayfast.data.cache.image_cache import UncachedImages
-from xrayfast.data.manifest import open_manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.reporting.html.pages.check_page import COPIES_SHOWN, render_check_page, shown_groups, shown_rows
 from xrayfast.reporting.html.render import whole_flags
 

@@ -18,7 +18,8 @@ from xrayfast.config import (
     require_loss_of,
 )
 from xrayfast.data.labels.positive_class import positive_class
-from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import ConfigError, WeightsError, did_you_mean, shorten
 from xrayfast.files.virtual.paths import to_path

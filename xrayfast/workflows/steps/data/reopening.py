@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from xrayfast.config import DataConfig
 from xrayfast.data.cache.folders import holds_cache
-from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.open_manifest import open_manifest
 from xrayfast.errors import DataError, RunError, shorten
 from xrayfast.errors.escapes import warn
 from xrayfast.files.cache_folder import cache_root
