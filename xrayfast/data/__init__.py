@@ -7,7 +7,7 @@ torch.
 - `labels`: parse label cells into targets; policies for uncertain labels; label maps.
 - `demographics`: parse sex, age and view from cells and headers.
 - `splits`: draw stratified splits and folds by patient.
-- `manifest`: build the final table from all of these.
+- `open_manifest`: build the final table, a `manifest.Manifest`, from all of these.
 - `folder_words`, `foreign_words`: words in names of folders; words in other languages.
 - `arrays`: names for arrays of one data type.
 """
