@@ -13,7 +13,7 @@ from PIL import Image
 
 import xrayfast as xf
 from xrayfast.errors import DataError
-from xrayfast.workflows.predict import find_images
+from xrayfast.workflows.steps.predictions.image_files import find_images
 
 
 def test_rows_are_in_the_order_of_the_input_with_their_errors(tiny_run, data_dir, tmp_path):

@@ -29,8 +29,8 @@ from xrayfast.learning.inference.reading import reading
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.runs.run import Run, now
-from xrayfast.workflows.predict import find_images
 from xrayfast.workflows.steps.data.reopening import find_data
+from xrayfast.workflows.steps.predictions.image_files import find_images
 
 Format = Literal["onnx", "torch-export"]
 

@@ -13,7 +13,7 @@ from xrayfast.data.images.reader import read
 from xrayfast.data.sources.datasets.webdataset import MAX_SHARDS, expand_shards, is_shards
 from xrayfast.errors import DataError
 from xrayfast.files.virtual.paths import to_path
-from xrayfast.workflows.predict import find_images
+from xrayfast.workflows.steps.predictions.image_files import find_images
 
 
 def png(seed):

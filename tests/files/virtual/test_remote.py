@@ -21,7 +21,7 @@ from xrayfast.errors.credentials import hide_credentials
 from xrayfast.files.virtual import access, archives, remote
 from xrayfast.files.virtual.addresses import identity, name_of_address
 from xrayfast.files.virtual.paths import to_path
-from xrayfast.workflows.predict import find_images
+from xrayfast.workflows.steps.predictions.image_files import find_images
 
 
 def forget_all():
