@@ -20,7 +20,7 @@ from xrayfast.learning.model.weights import save_weights
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
 from xrayfast.learning.training.callbacks.preparation import EpochSeeds
 from xrayfast.learning.training.learner import RadiographLearner
-from xrayfast.learning.training.metrics import EpochRecorder
+from xrayfast.learning.training.recorders import EpochRecorder
 
 
 @pytest.fixture

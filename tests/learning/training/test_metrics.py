@@ -9,13 +9,8 @@ import sklearn.metrics as skm
 import torch
 
 from xrayfast.learning.fastai_api import AvgSmoothLoss
-from xrayfast.learning.training.metrics import (
-    EpochRecorder,
-    SmoothLoss,
-    TrainRecorder,
-    UnmaskedLoss,
-    build_epoch_metrics,
-)
+from xrayfast.learning.training.metrics import build_epoch_metrics
+from xrayfast.learning.training.recorders import EpochRecorder, SmoothLoss, TrainRecorder, UnmaskedLoss
 from xrayfast.metrics.registry import history_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
 

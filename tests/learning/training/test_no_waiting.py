@@ -16,8 +16,8 @@ from xrayfast.learning.fastai_api import Callback, CancelFitException
 from xrayfast.learning.training import frozen_features
 from xrayfast.learning.training.callbacks.preparation import EpochSeeds
 from xrayfast.learning.training.frozen_features import FrozenFeatures, training_on_features
-from xrayfast.learning.training.metrics import EpochRecorder, TrainRecorder
 from xrayfast.learning.training.optional import mixing
+from xrayfast.learning.training.recorders import EpochRecorder, TrainRecorder
 
 META = torch.device("meta")
 

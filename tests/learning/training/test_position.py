@@ -10,10 +10,10 @@ from xrayfast.errors import WriteError
 from xrayfast.learning.fastai_api import CancelFitException
 from xrayfast.learning.randomness import generator_states, isolated_rng
 from xrayfast.learning.training import position
-from xrayfast.learning.training.metrics import SmoothLoss
 from xrayfast.learning.training.optional.batch_norm import PreciseBatchNorm
 from xrayfast.learning.training.optional.gradients import AccumulateGradients
 from xrayfast.learning.training.position import EpochPosition, Position, StoppedTraining, beginning_again
+from xrayfast.learning.training.recorders import SmoothLoss
 
 CPU = torch.device("cpu")
 

@@ -36,15 +36,10 @@ from xrayfast.learning.fastai_api import (
 from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.model.network import StartingWeights
 from xrayfast.learning.model.pretrained.timm_networks import is_timm
-from xrayfast.learning.training.metrics import (
-    EpochMetric,
-    EpochRecorder,
-    ValidationUnits,
-    build_epoch_metrics,
-    try_metrics,
-)
+from xrayfast.learning.training.metrics import EpochMetric, ValidationUnits, build_epoch_metrics, try_metrics
 from xrayfast.learning.training.mixed_precision import leave_autocast, set_precision
 from xrayfast.learning.training.optional.averaging import AverageWeights
+from xrayfast.learning.training.recorders import EpochRecorder
 from xrayfast.own_code import is_own, name_of
 
 

@@ -46,11 +46,11 @@ from xrayfast.learning.training.frozen_features import (
 )
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.lr_find import range_test
-from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.optional.batch_norm import backbone_norms
 from xrayfast.learning.training.optional.progressive import resize_progressively, sizes_by_epoch
 from xrayfast.learning.training.phases import Phase, plan_phases, run_phase
 from xrayfast.learning.training.position import EpochPosition, Position, StoppedTraining, beginning_again
+from xrayfast.learning.training.recorders import TrainRecorder
 from xrayfast.option_effects import PlanFacts
 from xrayfast.own_code import show_setting
 from xrayfast.progress import Reporter

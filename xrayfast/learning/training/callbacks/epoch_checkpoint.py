@@ -10,8 +10,9 @@ from typing import Any
 from xrayfast.errors import ConfigError, TrainingError, XrayfastError, shorten
 from xrayfast.learning.fastai_api import Callback, CancelFitException, L
 from xrayfast.learning.training.callbacks.order import CALLBACK_ORDER
-from xrayfast.learning.training.metrics import TrainRecorder, finite, to_number
+from xrayfast.learning.training.metrics import finite, to_number
 from xrayfast.learning.training.phases import Phase
+from xrayfast.learning.training.recorders import TrainRecorder
 from xrayfast.metrics.registry import history_column
 from xrayfast.own_code import describe_code, names_of_code
 from xrayfast.progress import Reporter
