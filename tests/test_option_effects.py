@@ -4,7 +4,6 @@ import re
 import shutil
 from collections import Counter
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ from xrayfast.option_effects import (
     check_settings,
 )
 from xrayfast.workflows.steps.data.opening import resolve_inputs
+from xrayfast.workflows.steps.evaluation.evaluated_data import open_external
 from xrayfast.workflows.steps.results import refit_decision
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -355,7 +355,7 @@ def test_data_settings_of_a_config_are_noted_if_data_are_given_too(table, folder
         xf.check(data, config=config).data.notes,
         xf.split(data, config=config).notes,
         resolve_inputs(data, config, {})[2],
-        import_module("xrayfast.workflows.evaluate")._open_external(tiny_run, data, config, None).notes,
+        open_external(tiny_run, data, config, None).notes,
     ):
         (note,) = said(notes)
         assert re.match(one_line, note), note
@@ -381,7 +381,7 @@ def test_an_evaluation_notes_options_without_effect(tiny_run, tmp_path):
     labels = tuple("No Finding" if label == "normal" else label for label in run.labels)
     run.write_decision(replace(run.decision, labels=labels))
     (tmp_path / "e" / "normal").rename(tmp_path / "e" / "covid-19")
-    assert import_module("xrayfast.workflows.evaluate")._open_external(run, tmp_path / "e", None, None).task == "multi"
+    assert open_external(run, tmp_path / "e", None, None).task == "multi"
 
 
 def test_a_run_says_which_options_changed_nothing(tiny_run, tmp_path):

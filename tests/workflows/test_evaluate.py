@@ -20,6 +20,7 @@ from xrayfast.runs.run import Run
 from xrayfast.synthetic import write_dataset
 from xrayfast.workflows import evaluate as module
 from xrayfast.workflows.evaluate import evaluate
+from xrayfast.workflows.steps.evaluation import evaluated_data
 from xrayfast.workflows.steps.seen import NOT_FOUND, OTHER_PATIENTS, SAME_ARCHIVE, describe_seen
 
 FEW = {"resamples": 20, "device": "cpu"}
@@ -337,7 +338,7 @@ def test_the_splits_of_other_data_are_named(run, others, tmp_path):
     assert found["images"]["evaluated"] == 8 and note not in found["notes"]
     data.assign(split="test").to_csv(table, index=False)
     of_one_split = open_manifest(DataConfig(source=others, labels=table), to_train=False)
-    assert module._describe_splits(of_one_split) == ""
+    assert evaluated_data.describe_splits(of_one_split) == ""
 
 
 def test_files_that_are_no_radiographs_are_left_out(run, others, tmp_path):
@@ -577,9 +578,9 @@ def test_the_window_is_the_run_s_unless_another_is_asked_for(run, others):
     settings = run.config
     changed = settings.model_copy(update={"data": settings.data.model_copy(update={"window": "percentile"})})
     run.write_config(changed)
-    assert module._open_external(run, others, None, None).config.window == "percentile"
-    assert module._open_external(run, xf.open_data(others), None, None).config.window == "percentile"
-    assert module._open_external(run, others, Config().updated({"window": "full"}), None).config.window == "full"
+    assert evaluated_data.open_external(run, others, None, None).config.window == "percentile"
+    assert evaluated_data.open_external(run, xf.open_data(others), None, None).config.window == "percentile"
+    assert evaluated_data.open_external(run, others, Config().updated({"window": "full"}), None).config.window == "full"
 
 
 def test_a_stated_prevalence(run, others):
@@ -607,13 +608,15 @@ def test_an_older_run_can_t_recognize_its_images(run, data_dir):
     assert "could not be checked" in warned(found)["data"][0]
 
 
-@pytest.mark.parametrize(("where", "kind"), [("write_tables", OSError), ("shown_cases", KeyboardInterrupt)])
-def test_a_stopped_evaluation_leaves_no_folder(run, others, monkeypatch, kind, where):
+@pytest.mark.parametrize(
+    ("place", "name", "kind"), [(module, "write_tables", OSError), (evaluated_data, "shown_cases", KeyboardInterrupt)]
+)
+def test_a_stopped_evaluation_leaves_no_folder(run, others, monkeypatch, place, name, kind):
     def stop(*_, **__):
         raise kind
 
     before = files_of(run)
-    monkeypatch.setattr(module, where, stop)
+    monkeypatch.setattr(place, name, stop)
     with pytest.raises((kind, RunError)):
         evaluate(run, others, **FEW)
     assert files_of(run) == before
