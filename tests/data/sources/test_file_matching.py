@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.builders import lines, make, message, noted, opened, table
-from xrayfast.data.sources.file_matching import Finder, PathIndex, drop_shared_folders
+from xrayfast.data.sources.file_matching import Finder
 from xrayfast.data.sources.folder_tree import walk
+from xrayfast.data.sources.path_index import PathIndex, drop_shared_folders
 from xrayfast.errors import DataError
 
 

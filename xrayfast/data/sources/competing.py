@@ -28,8 +28,8 @@ from xrayfast.data.sources.column_words import (
 )
 from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
-from xrayfast.data.sources.file_matching import clean_path
 from xrayfast.data.sources.locate import RowFiles, locate_files
+from xrayfast.data.sources.path_index import clean_path
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.text_column import TextColumn

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xrayfast.data.sources.column_words import usual_columns
-from xrayfast.data.sources.file_matching import PathIndex, clean_path, drop_shared_folders
+from xrayfast.data.sources.path_index import PathIndex, clean_path, drop_shared_folders
 from xrayfast.data.sources.tables import read_table
 from xrayfast.data.sources.tables.table import Table
 from xrayfast.data.splits.assign import is_split_list
