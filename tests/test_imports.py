@@ -135,7 +135,7 @@ def test_modules_are_imported_by_name_in_these_places_only():
         "cli/loading.py": "commands, when they are called",
         "display/overview.py": "figures and HTML of a result, when a person looks",
         "files/run_lock.py": "what one system has",
-        "learning/deferred.py": "what a library imports and seldom uses",
+        "learning/deferred_imports.py": "what a library imports and seldom uses",
         "runs/run.py": "what makes a learner, when one is asked for",
     }
     found = [path for path in PACKAGE.rglob("*.py") if re.search(r"import_module|__import__", path.read_text())]

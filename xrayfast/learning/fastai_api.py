@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from xrayfast.learning.deferred import deferring
+from xrayfast.learning.deferred_imports import deferring
 
 _DEFERRED = {
     "fastprogress.fastprogress": ["format_time", "master_bar", "progress_bar"],

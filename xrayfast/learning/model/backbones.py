@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from xrayfast.errors import ConfigError, did_you_mean
-from xrayfast.learning.deferred import deferring
+from xrayfast.learning.deferred_imports import deferring
 from xrayfast.learning.device import on_meta_device
 from xrayfast.learning.model.pretrained.timm_networks import TimmBackbone, build_timm, inspect_timm, is_timm
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from xrayfast.learning.deferred import deferring
+from xrayfast.learning.deferred_imports import deferring
 
 DEFERRED = {"toy": [], "toy.inner": ["double"]}
 
