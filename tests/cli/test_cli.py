@@ -406,13 +406,13 @@ def test_a_closed_standard_output_is_no_error_at_the_end(at):
 def test_an_error_while_torch_is_imported_is_reported_at_once(at, data_dir, monkeypatch):
     from xrayfast.cli.commands import fit
     from xrayfast.errors import DataError
-    from xrayfast.workflows import data
+    from xrayfast.workflows.steps.data import images
 
     def refuse(*_):
         raise DataError("mine")
 
     release, checked = threading.Event(), []
-    monkeypatch.setattr(data, "decode", refuse)
+    monkeypatch.setattr(images, "decode", refuse)
     monkeypatch.setattr(fit, "_check", lambda *_: checked.append(release.wait(300)))
     assert "mine" in call("fit", data_dir, *SMALL, code=1).stderr
     assert not checked
