@@ -17,11 +17,13 @@ from tests.decisions import fit_decision
 from xrayfast import __version__
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError
+from xrayfast.files.csv_tables import read_csv
 from xrayfast.files.file_names import relative_path
 from xrayfast.reporting.markdown.methods import describe_methods
 from xrayfast.runs.info_types import RunInfo
 from xrayfast.runs.predictions import Predictions
 from xrayfast.workflows.ensemble import _join_splits
+from xrayfast.workflows.steps.predictions import ensembles
 from xrayfast.workflows.steps.predictions.ensembles import average_by_image, average_splits
 
 
@@ -215,7 +217,7 @@ def stand_in(path, table, **splits):
     )
 
 
-def test_of_test_images_only_those_that_all_runs_have_are_averaged_and_of_validation_images_all(tmp_path):
+def test_of_test_images_only_those_that_all_runs_have_are_averaged_and_of_validation_images_all(tmp_path, monkeypatch):
     runs = [
         stand_in(tmp_path / f"{i}", {"image": [*"abcxyz"]}, valid=valid, test=test)
         for i, (valid, test) in enumerate(
@@ -225,7 +227,10 @@ def test_of_test_images_only_those_that_all_runs_have_are_averaged_and_of_valida
             )
         )
     ]
+    read = list[str]()
+    monkeypatch.setattr(ensembles, "read_csv", lambda path, *args, **options: read.append(path) or read_csv(path))
     found = average_splits(runs)
+    assert read == [run.split_path for run in runs]  # once
     assert {split: one.images.tolist() for split, one in found.items()} == {"valid": ["a", "b", "c"], "test": ["y"]}
     assert found["test"].raw[:, 0].tolist() == pytest.approx([0.6])
     runs[1].predicted_splits = ("valid",)
@@ -270,11 +275,12 @@ def test_an_image_of_several_splits_was_seen_in_the_first_of_train_valid_and_tes
         stand_in(tmp_path / name, {"image": [*name], "split": splits[name], "patient": patients[name]})
         for name in splits
     ]
-    joined = _join_splits(members)
+    tables = [pd.read_csv(member.split_path, keep_default_na=False) for member in members]
+    joined = _join_splits(tables)
     assert joined[["image", "split", "patient"]].to_numpy().tolist() == [
         ["b", "valid", "P1"], ["c", "train", "P2"], ["d", "valid", "P3"], ["f", "test", "P2-2"], ["a", "valid", "P1"],
     ]  # fmt: skip
-    back = _join_splits(members[::-1]).sort_values("image")["split"]
+    back = _join_splits(tables[::-1]).sort_values("image")["split"]
     assert back.tolist() == ["valid", "valid", "train", "valid", "test"]
 
 

@@ -55,12 +55,14 @@ def ensemble(
         return members[0]
     members = [inner for run in members for inner in (run.members or [run])]
     require_alike(members)
-    averaged = average_splits(members)
+    tables = [read_csv(run.split_path, ["image", "split"], dtype=str, keep_default_na=False) for run in members]
+    averaged = average_splits(members, tables)
     first, root = members[0], Path(folder)
     config, labels, task = first.config, first.labels, first.task
     place = root / (name or "ensemble")  # the new folder or a sibling of it: relative paths are the same
     infos = [run.info for run in members]
-    same = all(_splits_of(run).equals(_splits_of(first)) for run in members)
+    images, *others = (table[["image", "split"]] for table in tables)
+    same = all(table.equals(images) for table in others)
     counts = {
         split: {
             **{label: int((one.truth[:, i] == 1).sum()) for i, label in enumerate(labels)},
@@ -88,7 +90,7 @@ def ensemble(
 
     def write(run: Run) -> None:
         run.write_decision(Decision(task, labels))
-        run.write_split(read_csv(first.split_path, dtype=str, keep_default_na=False) if same else _join_splits(members))
+        run.write_split(tables[0] if same else _join_splits(tables))
         if (corrections := first.corrections_path) is not None:
             run.write_corrections(read_corrections(corrections)[0])
         finalize_results(run, averaged, config.results, config.train.seed)
@@ -96,14 +98,8 @@ def ensemble(
     return Run(Run.create(root, name, "ensemble", config, info, write).path)
 
 
-def _splits_of(run: Run) -> pd.DataFrame:
-    table: pd.DataFrame = read_csv(run.split_path, ["image", "split"], dtype=str, keep_default_na=False)
-    return table[["image", "split"]]
-
-
-def _join_splits(members: Sequence[Run]) -> pd.DataFrame:
+def _join_splits(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return each image with the first of train, valid and test that it is in for any member."""
-    tables = [read_csv(run.split_path, ["image", "split"], dtype=str, keep_default_na=False) for run in members]
     if all("patient" in table for table in tables):
         pairs = [zip(table["image"], table["patient"], strict=True) for table in tables]
         tables = [

@@ -237,6 +237,10 @@ def edges(pixels):
     return (found * (200 / np.quantile(found, 0.99))).clip(0, 255).astype(np.uint8)
 
 
+LOST = [(0, 2), (1, 2), (0, 3)]
+"""The first of the lost rows, and their distance."""
+
+
 def damaged(pixels):
     """Return damaged versions of an image by the note that each should have."""
     draw, (height, width), half = np.random.default_rng(0), pixels.shape, len(pixels) // 2
@@ -252,7 +256,8 @@ def damaged(pixels):
         "columns are identical, as if data were missing": [put(pixels, np.s_[:, half:], pixels[:, half - 1 : half])],
         "lines were lost": [
             put(pixels, np.s_[1::2], np.roll(pixels[1::2], width // 10, axis=1)), put(pixels, np.s_[::8], 0),
-            put(pixels, np.s_[:, ::8], 255),
+            put(pixels, np.s_[:, ::8], 255), *(put(pixels, np.s_[first::every], 0) for first, every in LOST),
+            put(pixels, np.s_[:, ::2], 0),
         ],
         "left and right and upper and lower halves are identical": [
             np.tile(pixels, (2, 2)), as_jpeg(np.tile(small, (2, 2)))

@@ -45,7 +45,8 @@ def describe_contents(pixels: Pixels) -> list[str]:
         return [Note.ON_BLACK(share), *describe_contents(inside)]
     low, high = few[len(few) // 20], few[-1 - len(few) // 20]
     if high - low < 1.25 * _FLAT or 2 * len(set(few)) <= len(few):
-        sample = pixels[:: -(-height // _SAMPLED), :: -(-width // _SAMPLED)]
+        # Odd steps, because every second line may be lost.
+        sample = pixels[:: -(-height // _SAMPLED) | 1, :: -(-width // _SAMPLED) | 1]
         # Checked before contrast, because the values of label maps may be 0, 1 and 2.
         if _count_shades(sample) and (shades := _count_shades(pixels)) > 1:
             return [Note.TWO_SHADES() if shades == 2 else Note.FEW_SHADES(shades)]
@@ -53,9 +54,7 @@ def describe_contents(pixels: Pixels) -> list[str]:
         low, high = counted.searchsorted((0.05 * sample.size, 0.95 * sample.size)).tolist()
         if high - low < _FLAT:
             return _describe_flat(pixels, sample, low, high)
-    if _is_noise(pixels, high - low):
-        return [Note.NOISE()]
-    if notes := _describe_texture(pixels):
+    if notes := _describe_noise(pixels, high - low) or _describe_texture(pixels):
         return notes
     return describe_damage(pixels) + _describe_areas(pixels, few) or _describe_brightness(pixels, few)
 
@@ -195,20 +194,22 @@ def _describe_flat(pixels: Pixels, sample: Pixels, low: int, high: int) -> list[
     return [*notes, Note.FLAT()]
 
 
-def _is_noise(pixels: Pixels, spread: int) -> bool:
-    """Whether neighbors in rows, or in columns, differ as much as any two pixels do.
+def _describe_noise(pixels: Pixels, spread: int) -> list[str]:
+    """Return a note if neighbors in rows, or in columns, differ as much as any two pixels do.
 
-    The mean squared difference of two independent pixels is twice the variance.
+    The mean squared difference of two independent pixels is twice the variance. If pixels two to four apart differ less
+    than half as much as neighbors do, it is not noise: lines were lost, such as every second one.
     """
     height, width = pixels.shape
     run = pixels[height // 2, width // 2 : width // 2 + _RUN].tobytes()
     down = pixels[height // 2 : height // 2 + _RUN, width // 2].tobytes()
     if 2 * max(max(run) - min(run), max(down) - min(down)) < spread:
-        return False  # the usual case: 16 pixels of noise have nearly the whole spread
+        return []  # the usual case: 16 pixels of noise have nearly the whole spread
     if 5 * max(sum(map(abs, map(sub, run, run[1:]))), sum(map(abs, map(sub, down, down[1:])))) < _RUN * spread:
-        return False  # the usual case: in noise these steps are a third of the spread
+        return []  # the usual case: in noise these steps are a third of the spread
     rows, columns = pixels[:: -(-height // _SAMPLED)], pixels[:, :: -(-width // _SAMPLED)]
-    return min(height, width) >= _RUN and any(
-        float(np.square(np.diff(values.astype(np.float32), axis=axis)).mean()) > 2 * _NOISE * rows.var()
-        for values, axis in ((rows, 1), (columns, 0))
-    )
+    for lines in (rows, columns.T) if min(height, width) >= _RUN else ():
+        unlike, *apart = (float(np.square(lines[:, n:] - lines[:, :-n].astype(np.float32)).mean()) for n in range(1, 5))
+        if unlike > 2 * _NOISE * rows.var():
+            return [Note.ODD_LINES() if 2 * min(apart) < unlike else Note.NOISE()]
+    return []

@@ -62,8 +62,11 @@ def _show(value: object) -> str:
     return shorten(value, 20) if isinstance(value, (list, tuple)) else str(value)
 
 
-def average_splits(members: Sequence[Run]) -> dict[Split, Predictions]:
+def average_splits(
+    members: Sequence[Run], splits: Sequence[pd.DataFrame | None] | None = None
+) -> dict[Split, Predictions]:
     """Average the saved predictions of runs on valid and, if all runs have a test split, on test.
+
 
     For each validation image, the networks that have it in their validation split are averaged, since these were not
     trained on it: one network for runs of different folds, all networks for runs with the same split. On test, only
@@ -73,10 +76,16 @@ def average_splits(members: Sequence[Run]) -> dict[Split, Predictions]:
         RunError: a run is not complete, or an image has different labels or pixels in two runs.
     """
     found: dict[Split, Predictions] = {}
+    splits = splits or [
+        read_csv(run.split_path, ["image"], dtype=str, keep_default_na=False)
+        if (run.path / SPLIT_FILE).exists()  # a run from the Hub may have only predictions
+        else None
+        for run in members
+    ]
     for split in PREDICTED_SPLITS:
         if split != "valid" and any(split not in run.predicted_splits for run in members):
             continue
-        averaged, counts = average_by_image(_rename_apart(members, [run.predictions(split) for run in members]))
+        averaged, counts = average_by_image(_rename_apart(members, splits, [run.predictions(split) for run in members]))
         if split != "valid":
             averaged = averaged.select(counts == len(members))
         if len(averaged):
@@ -84,7 +93,9 @@ def average_splits(members: Sequence[Run]) -> dict[Split, Predictions]:
     return found
 
 
-def _rename_apart(members: Sequence[Run], found: Sequence[Predictions]) -> Sequence[Predictions]:
+def _rename_apart(
+    members: Sequence[Run], splits: Sequence[pd.DataFrame | None], found: Sequence[Predictions]
+) -> Sequence[Predictions]:
     """Return predictions of runs in which equal pseudonyms mean the same patient or study, also if the runs' data
     differ: each data set is numbered from 1.
 
@@ -92,10 +103,8 @@ def _rename_apart(members: Sequence[Run], found: Sequence[Predictions]) -> Seque
         RunError: an image has different pixels in two runs of the same versions of xrayfast and Pillow.
     """
     tables = [
-        read_csv(run.split_path, ["image"], dtype=str, keep_default_na=False)
-        if (run.path / SPLIT_FILE).exists()  # a run from the Hub may have only predictions
-        else pd.DataFrame({"image": one.images, "patient": one.patients})
-        for run, one in zip(members, found, strict=True)
+        pd.DataFrame({"image": one.images, "patient": one.patients}) if table is None else table
+        for table, one in zip(splits, found, strict=True)
     ]
     digests: dict[tuple[str, str | None, str], str] = {}
     for run, table in zip(members, tables, strict=True):
