@@ -16,6 +16,7 @@ from tests.conftest import UNCHECKED
 from xrayfast.errors import ConfigError, DataError
 from xrayfast.learning.fastai_api import Callback, Learner, PILImageBW, TensorImageBW, Transform
 from xrayfast.learning.model.weights import load_backbone
+from xrayfast.learning.training.learner import RadiographLearner
 
 
 def quiet(learn):
@@ -96,7 +97,7 @@ def test_data_with_other_labels_is_refused(tiny_run, multi_dir):
         xf.load(tiny_run, xf.open_data(multi_dir))
 
 
-def test_a_learner_whose_data_were_replaced_by_those_of_other_labels_is_not_saved(
+def test_a_learner_whose_data_were_replaced_by_those_of_other_labels_is_not_used(
     tiny_run, data_dir, multi_dir, tmp_path
 ):
     learn, renamed = xf.load(tiny_run), shutil.copytree(data_dir, tmp_path / "renamed")
@@ -104,8 +105,12 @@ def test_a_learner_whose_data_were_replaced_by_those_of_other_labels_is_not_save
     (renamed / "covid-19").rename(renamed / "mass")
     for folder, labels in ((renamed, r"mass, normal, pneumonia \(single"), (multi_dir, r".* \(multi")):
         learn.dls = xf.dataloaders(xf.open_data(folder), size=learn.dls.size)
-        with pytest.raises(DataError, match=f"replaced by DataLoaders of the labels {labels}-label.*made for covid-19"):
-            xf.save(learn, runs=tmp_path / "runs")
+        for use in (xf.save, RadiographLearner.validate, RadiographLearner.get_preds, lambda learn: learn.fit(1)):
+            with pytest.raises(DataError, match=f"DataLoaders of the labels {labels}-label.*made for covid-19"):
+                use(learn)
+    learn.dls = type("Other", (list,), {"vocab": ["covid-19", "normal"]})([None, None])  # as fastai's
+    with pytest.raises(DataError, match="of the labels covid-19, normal"):
+        learn.validate()
 
 
 def test_a_placeholder_for_data_that_is_gone_is_not_saved(tiny_run, data_dir, tmp_path):

@@ -26,8 +26,11 @@ from fastai.callback.tracker import (
     TerminateOnNaNCallback,
 )
 from fastai.callback.training import GradientAccumulation, GradientClip, ShortEpochCallback
-from fastai.learner import Metric
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from fastai.learner import Learner, Metric
 from fastai.metrics import F1Score, F1ScoreMulti, RocAucMulti, accuracy, accuracy_multi, error_rate, skm_to_fastai
+from fastai.optimizer import SGD
 from matplotlib.figure import Figure
 from sklearn import metrics as skm
 from torch.nn import MultiMarginLoss
@@ -38,6 +41,7 @@ from xrayfast.errors import ConfigError, Interrupted, TrainingError
 from xrayfast.learning.callback_rules import make_callbacks
 from xrayfast.learning.fastai_api import Callback, CancelFitException
 from xrayfast.learning.training.metrics import OwnMetric, build_epoch_metrics
+from xrayfast.learning.training.phases import Phase, run_phase
 from xrayfast.metrics.summary import compute_epoch_metrics
 from xrayfast.runs.history import History, valid_column
 from xrayfast.runs.predictions import Predictions
@@ -444,6 +448,37 @@ def test_a_loss_or_network_that_a_callback_replaces_is_remarked(data_dir, tmp_pa
     assert said == [
         f"learn.{name} was replaced in Python, so config.yaml does not describe how this network was trained."
     ]
+
+
+class UnfreezeAll(Callback):
+    def before_fit(self):
+        self.learn.unfreeze()
+        self.learn.opt.set_hyper("wd", 0.5)
+
+
+def test_what_a_callback_unfreezes_or_sets_in_the_optimizer_is_remarked(data_dir, tmp_path):
+    run = xf.fit(data_dir, runs=tmp_path, cbs=[UnfreezeAll()], **SETTINGS)
+    assert [remark for remark in run.info.remarks if " changed " in remark] == [
+        "UnfreezeAll changed the frozen layers, wd in the phase 'head', so config.yaml does not describe how this "
+        "network was trained."
+    ]
+
+
+class OtherOptimizer(Callback):
+    def before_fit(self):
+        self.learn.create_opt()
+
+
+def test_an_optimizer_that_a_callback_replaces_is_remarked_and_a_learning_rate_is_not():
+    model = torch.nn.Linear(2, 2)
+    targets = torch.zeros(4, 2)
+    dls = DataLoaders(*[DataLoader([(targets[0], targets[0])] * 4, bs=2)] * 2)
+    for callbacks, changed in (([OtherOptimizer()], ["the optimizer"]), ([ParamScheduler({"lr": lambda p: p})], [])):
+        learn = Learner(dls, model, loss_func=torch.nn.MSELoss(), opt_func=SGD, cbs=[])
+        learn.create_opt()
+        with learn.no_bar(), learn.no_logging():
+            phase = Phase("head", 1, 0, (0.1,))
+            assert run_phase(learn, phase, schedule="constant", momentum=0.9, callbacks=callbacks) == changed
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from xrayfast.cli import output
 from xrayfast.cli.loading import SUMMARIES, Commands
 from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError, describe_os_error, truncate
 from xrayfast.errors.advice import advising_flags
+from xrayfast.errors.environment import blame_environment, warn_of_unknown_variables
 from xrayfast.errors.escapes import escape_hidden, escape_lines, passing_warnings
 from xrayfast.errors.signals import INTERRUPTED, handling_signals
 from xrayfast.launch import require_alone
@@ -70,6 +71,7 @@ class _Group(TyperGroup):
             # Signals are handled from here on, because there is nothing to stop before.
             with handling_signals(), _escaped_usage_errors(), passing_warnings(output.warning):
                 Path.cwd()  # an error if the folder was deleted, in which torch could not be imported either
+                warn_of_unknown_variables()
                 return super().invoke(ctx)
         except (Interrupted, KeyboardInterrupt) as error:
             with suppress(OSError):  # the terminal was closed
@@ -83,13 +85,15 @@ class _Group(TyperGroup):
             _show(ctx, error, self._with_flags(str(error), ctx.invoked_subcommand) if is_usage else str(error))
             raise typer.Exit(USAGE if is_usage else FAILED) from None
         except OSError as error:
-            _show(ctx, error, escape_hidden(describe_os_error(error)))
+            _show(ctx, error, escape_hidden(blame_environment(error) or describe_os_error(error)))
             raise typer.Exit(FAILED) from None
         except Exception as error:
             if type(error).__module__.startswith("typer") or type(error).__module__.startswith("click"):
                 raise  # a usage error or a regular exit
-            message = escape_hidden(f"Unexpected {type(error).__name__}: {error}")
-            _show(ctx, error, f"{message}\nThis is a bug in xrayfast; 'xrayfast --debug ...' shows where.")
+            blamed = blame_environment(error)
+            message = escape_hidden(blamed or f"Unexpected {type(error).__name__}: {error}")
+            bug = "\nThis is a bug in xrayfast; 'xrayfast --debug ...' shows where."
+            _show(ctx, error, message + bug * (not blamed))
             raise typer.Exit(FAILED) from None
 
     def _with_flags(self, message: str, command: str | None) -> str:

@@ -12,7 +12,8 @@ from tests.data.cache.image_files import write_images
 from xrayfast.data.cache.folders import CacheFolder, cache_info, clear_cache, holds_cache
 from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.errors import DataError, WriteError
-from xrayfast.files.cache_folder import VARIABLE, cache_root
+from xrayfast.errors.environment import CACHE_VARIABLE
+from xrayfast.files.cache_folder import cache_root
 
 
 @pytest.fixture
@@ -130,10 +131,10 @@ def test_two_processes_may_clear_at_once(root, monkeypatch):
 
 
 def test_the_root_is_the_argument_or_the_environment_variable_or_the_users_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "variable"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "variable"))
     assert cache_root(tmp_path) == tmp_path
     assert cache_root() == tmp_path / "variable"
-    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv(CACHE_VARIABLE, "")
     assert cache_root() == Path(platformdirs.user_cache_dir("xrayfast", appauthor=False))
     assert cache_root().name == "xrayfast"
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from xrayfast.cli import options as o
 from xrayfast.cli.common import RUNS, command_line, open_and_show, read_settings, show_run
 from xrayfast.cli.output import Output, message
 from xrayfast.errors import Interrupted, XrayfastError
+from xrayfast.errors.environment import blame_environment
 from xrayfast.errors.signals import INTERRUPTED
 from xrayfast.launch import is_rank_zero
 from xrayfast.progress.terminal import reporting
@@ -130,18 +131,20 @@ def checking_settings(manifest: Manifest, settings: Config) -> Iterator[Callable
     thread.start()
     yield raise_problem
     thread.join()
+    raise_problem()
 
 
 def _check(manifest: Manifest, settings: Config, problems: list[XrayfastError]) -> None:
-    """Append the error in the settings, if any, to `problems`."""
-    # Other failures, such as that of an import, happen again in the main thread, which reports them.
-    with suppress(Exception):
+    """Append the error in the settings or the environment, if any, to `problems`."""
+    try:
         from xrayfast.workflows.steps.preparing import require_settings
 
-        try:
-            require_settings(manifest, settings)
-        except XrayfastError as error:
-            problems.append(error)
+        require_settings(manifest, settings)
+    except XrayfastError as error:
+        problems.append(error)
+    except Exception as error:  # others happen again in the main thread; torch fails in another way when imported again
+        if blamed := blame_environment(error):
+            problems.append(XrayfastError(blamed))
 
 
 @contextmanager

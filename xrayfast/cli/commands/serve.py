@@ -12,8 +12,9 @@ import typer
 from xrayfast.cli import options as o
 from xrayfast.cli.common import choose_run
 from xrayfast.cli.output import Output
+from xrayfast.errors.environment import PASSWORD_VARIABLE
 
-PASSWORD_VARIABLE, SHORTEST_PASSWORD = "XRAYFAST_PASSWORD", 8
+SHORTEST_PASSWORD = 8
 """The password is not an option, because other users can see the command lines of running programs."""
 
 

@@ -138,21 +138,29 @@ class RadiographLearner(Learner):
         Raises:
             DataError: `dls` was replaced by other DataLoaders, or by those of other labels, or left out by `export`.
         """
+        self.require_own_labels()
         if isinstance(self.dls, RadiographDataLoaders):
-            found, (labels, task) = self.dls.manifest, self.made_for
-            if (found.labels, found.task) == self.made_for:
-                return
-            raise DataError(
-                f"learn.dls was replaced by DataLoaders of the labels {shorten(found.labels)} ({found.task}-label), "
-                f"but the network was made for {shorten(labels)} ({task}-label). Make a learner for them with "
-                "xrayfast.learner(dls, weights=RUN)."
-            )
+            return
         if not len(self.dls.train.dataset):
             raise DataError("This learner has no data set: learn.export keeps none.")
         raise DataError(
             "learn.dls was replaced by DataLoaders that xrayfast does not know, so they can't be described in the "
             "run. Pass them to xrayfast.learner(dls) or xrayfast.load(run, dls), and train that learner."
         )
+
+    def require_own_labels(self) -> None:
+        """Raise a DataError if `dls` was replaced by DataLoaders of other labels."""
+        labels, task = self.made_for
+        if isinstance(self.dls, RadiographDataLoaders):
+            found, kind = self.dls.manifest.labels, self.dls.manifest.task
+        else:
+            found, kind = tuple(map(str, getattr(self.dls, "vocab", labels))), task
+        if (found, kind) != self.made_for:
+            raise DataError(
+                f"learn.dls was replaced by DataLoaders of the labels {shorten(found)} ({kind}-label), but the network "
+                f"was made for {shorten(labels)} ({task}-label). Make a learner for them with "
+                "xrayfast.learner(dls, weights=RUN)."
+            )
 
     def fit(self, n_epoch: int, *arguments: Any, **options: Any) -> None:
         """Train as fastai does; afterwards the network has the average of its weights, if they are averaged.
@@ -161,7 +169,9 @@ class RadiographLearner(Learner):
 
         Raises:
             ConfigError: as in `require_usual_torch`.
+            DataError: as in `require_own_labels`; also `validate` and `get_preds`.
         """
+        self.require_own_labels()
         require_usual_torch(training=True)
         try:
             super().fit(n_epoch, *arguments, **options)
@@ -197,6 +207,7 @@ class RadiographLearner(Learner):
         """Return fastai's context for `validate` and `get_preds`, in which the recorder keeps the records of the last
         fit. An autocast context that an error or Ctrl-C within a batch left open is closed.
         """
+        self.require_own_labels()
         closing = ExitStack()
         closing.callback(leave_autocast, self)
         return ContextManagers([closing, _keep_records(self), super().validation_context(cbs, inner)])

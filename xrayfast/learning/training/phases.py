@@ -99,14 +99,26 @@ def _unfrozen_groups(train: TrainConfig, backbone: int) -> int:
 
 def run_phase(
     learn: Learner, phase: Phase, *, schedule: Schedule, momentum: float, callbacks: Sequence[Any], start_epoch: int = 0
-) -> None:
+) -> list[str]:
     """Train one phase, or the rest of it from `start_epoch`.
 
     The schedule always spans the whole phase, unlike in fastai's `fit_flat_cos`.
+
+    Returns:
+        The names of what the user's callbacks changed meanwhile: frozen layers, the optimizer, its settings.
     """
     learn.opt.set_hyper("lr", list(phase.lrs))
     schedulers = [ParamScheduler(scheds)] if (scheds := _schedulers(schedule, np.array(phase.lrs), momentum)) else []
+    before = _fixed_settings(learn)
     learn.fit(phase.epochs, lr=list(phase.lrs), cbs=[*schedulers, *callbacks], start_epoch=start_epoch)
+    return [name for name, value in _fixed_settings(learn).items() if before.get(name) != value]
+
+
+def _fixed_settings(learn: Learner) -> dict[str, Any]:
+    """Return what does not change during a phase; learning rates and momentum do, and `history.csv` has them."""
+    hypers = {name: [group[name] for group in learn.opt.hypers] for name in learn.opt.hypers[0].keys() - {"lr", "mom"}}
+    frozen = [not parameter.requires_grad for parameter in learn.model.parameters()]
+    return {"the frozen layers": frozen, "the optimizer": learn.opt, **hypers}
 
 
 def _schedulers(schedule: Schedule, lrs: Any, momentum: float) -> dict[str, Any]:

@@ -57,6 +57,7 @@ from xrayfast.progress import Reporter
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.history import History, Row
 from xrayfast.runs.run import Run
+from xrayfast.workflows.steps.finishing import add_remark
 from xrayfast.workflows.steps.results import resolve_monitor
 
 DISK_FRACTION = 0.25
@@ -268,7 +269,7 @@ class Training:
                 ]
                 on_features = training_on_features(learn, features) if features else nullcontext()
                 with on_features, resize_progressively(learn, sizes):
-                    run_phase(
+                    changed = run_phase(
                         learn,
                         phase,
                         schedule=settings.schedule,
@@ -276,6 +277,12 @@ class Training:
                         callbacks=callbacks,
                         start_epoch=start,
                     )
+                if changed:
+                    remark = (
+                        f"{learn.own_code.get('cbs', 'Own code')} changed {shorten(changed)} in the phase "
+                        f"'{phase.name}', so config.yaml does not describe how this network was trained."
+                    )
+                    add_remark(run, remark, self.reporter.note)
                 writer.finish()
                 failure = epoch_checkpoint.failure
                 if isinstance(failure, TrainingError):
