@@ -11,9 +11,9 @@ from xrayfast.errors import environment
 
 @pytest.fixture
 def unwarned():
-    environment.warn_of_unknown_variables.cache_clear()
+    environment.warn_of_unread_variables.cache_clear()
     yield
-    environment.warn_of_unknown_variables.cache_clear()
+    environment.warn_of_unread_variables.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def test_an_unknown_variable_is_named_once_with_the_nearest_known_one(monkeypatc
     monkeypatch.setenv(name, "x")
     monkeypatch.setenv("XRAYFAST_FAULTS_SEED", "1")
     with pytest.warns(UserWarning, match=name) as warned:
-        assert xf.Config() and environment.warn_of_unknown_variables() is None
-        environment.warn_of_unknown_variables()
+        assert xf.Config() and environment.warn_of_unread_variables() is None
+        environment.warn_of_unread_variables()
     assert [str(one.message) for one in warned] == [f"The environment variable {name} has no effect. {expected}"]
 
 

@@ -1,6 +1,7 @@
 """Training end to end on tiny images: runs are reproducible and resumable, and options act."""
 
 import json
+import re
 import shutil
 import warnings
 import weakref
@@ -310,8 +311,14 @@ def test_a_run_that_is_complete_or_whose_data_changed_does_not_resume(data_dir, 
     copy = shutil.copytree(data_dir, tmp_path / "data")
     with pytest.raises(Interrupted):
         xf.fit(copy, runs=tmp_path, name="r", epochs=2, interrupted=StopAfter(6), **SMALL)
-    next(copy.glob("normal/*.png")).unlink()
-    with pytest.raises(RunError, match="are not the same as when"):
+    image = next(copy.glob("normal/*.png"))
+    moved = image.rename(image.with_name("moved.png"))
+    with pytest.raises(RunError, match=r"are not the same as when the run began: .*\. Put them back as they") as raised:
+        xf.resume(tmp_path / "r")
+    assert not re.search("--|split_file|missing=", str(raised.value)) and image.name in str(raised.value)
+    shutil.copy(next(copy.glob("covid-19/*.png")), image)
+    moved.unlink()
+    with pytest.raises(RunError, match=r"began: labels, splits or sizes of files differ\. Put them back"):
         xf.resume(tmp_path / "r")
     done = xf.fit(data, runs=tmp_path, name="done", epochs=1, **SMALL)
     with pytest.raises(RunError, match="nothing to resume"):

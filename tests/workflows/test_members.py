@@ -48,9 +48,10 @@ def test_each_network_is_that_of_its_seed_and_the_run_averages_them(data, pair, 
     for member, run in zip(pair.members, alone, strict=True):
         assert member.model_path.read_bytes() == run.model_path.read_bytes()
         assert (member.config.train.seed, member.config.train.members) == (run.config.train.seed, 1)
-    for split in ("valid", "test"):
+    for split in ("valid", "test", "train"):
         mean = np.mean([run.predictions(split).raw for run in alone], axis=0)
         assert np.allclose(pair.predictions(split).raw, mean, atol=1e-7)
+    assert pair.metrics["loss"]["train"] == pytest.approx(np.mean([run.metrics["loss"]["train"] for run in alone]))
     together = xf.ensemble(alone, folder=tmp_path)
     for split in ("valid", "test"):
         assert pair.metrics[split]["overall"]["log_loss"] == pytest.approx(

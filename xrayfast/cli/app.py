@@ -23,7 +23,7 @@ from xrayfast.cli import output
 from xrayfast.cli.loading import SUMMARIES, Commands
 from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError, describe_os_error, truncate
 from xrayfast.errors.advice import advising_flags
-from xrayfast.errors.environment import blame_environment, warn_of_unknown_variables
+from xrayfast.errors.environment import blame_environment, warn_of_unread_variables
 from xrayfast.errors.escapes import escape_hidden, escape_lines, passing_warnings
 from xrayfast.errors.signals import INTERRUPTED, handling_signals
 from xrayfast.launch import require_alone
@@ -71,7 +71,7 @@ class _Group(TyperGroup):
             # Signals are handled from here on, because there is nothing to stop before.
             with handling_signals(), _escaped_usage_errors(), passing_warnings(output.warning):
                 Path.cwd()  # an error if the folder was deleted, in which torch could not be imported either
-                warn_of_unknown_variables()
+                warn_of_unread_variables()
                 return super().invoke(ctx)
         except (Interrupted, KeyboardInterrupt) as error:
             with suppress(OSError):  # the terminal was closed

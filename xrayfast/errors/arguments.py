@@ -14,7 +14,7 @@ from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from xrayfast.errors import ConfigError, XrayfastError, describe_os_error, did_you_mean, truncate
-from xrayfast.errors.environment import warn_of_unknown_variables
+from xrayfast.errors.environment import warn_of_unread_variables
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,7 +69,7 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
 
         @wraps(function)
         def call(*args: Any, **options: Any) -> Any:
-            warn_of_unknown_variables()
+            warn_of_unread_variables()
             bound = check(*args, **options)
             try:
                 return function(*bound.args, **bound.kwargs)

@@ -17,7 +17,7 @@ VARIABLES = (CACHE_VARIABLE := f"{PREFIX}CACHE", PASSWORD_VARIABLE := f"{PREFIX}
 
 
 @cache
-def warn_of_unknown_variables() -> None:
+def warn_of_unread_variables() -> None:
     """Warn of environment variables that are named like those of xrayfast but not read, once per process."""
     known = {name.removeprefix(PREFIX): name for name in VARIABLES}
     for name in os.environ:

@@ -26,7 +26,7 @@ from xrayfast.workflows.steps.data.images import decode, image_infos
 from xrayfast.workflows.steps.data.reopening import reopen_data
 from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, require_leak_free
 from xrayfast.workflows.steps.network import Request, how_to_resume, resume_network, train_network, write_data
-from xrayfast.workflows.steps.predictions.ensembles import average_splits
+from xrayfast.workflows.steps.predictions.ensembles import average_by_image, average_splits
 from xrayfast.workflows.steps.preparing import require_own
 from xrayfast.workflows.steps.results import finalize_results, info_of_networks, write_cards
 from xrayfast.workflows.steps.resuming import require_same_images
@@ -136,6 +136,8 @@ def _finish(run: Run, reporter: Reporter) -> None:
         finished=now(),
     )
     config, averaged = run.config, average_splits(run.members)
+    if all(member.has_train_predictions for member in run.members):
+        averaged["train"], _ = average_by_image([member.predictions("train") for member in run.members])
     total = sum(map(len, averaged.values()))
     reporter.preparing("computing metrics", 0, total)
     finalize_results(run, averaged, config.results, config.train.seed)

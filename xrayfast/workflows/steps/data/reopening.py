@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from xrayfast.config import DataConfig
@@ -24,8 +25,11 @@ def reopen_data(run: Run) -> Manifest:
     try:
         return _reopen(run)
     except DataError as error:
-        source = run.config.data.source
-        raise RunError(f"{run.path}: the data in {source} are not the same as when the run began. {error}") from error
+        found = re.split(r"[.;] ", str(error))[0].rstrip(".")  # its advice is on options, which a run keeps
+        raise RunError(
+            f"{run.path}: the data in {run.config.data.source} are not the same as when the run began: {found}. Put "
+            "them back as they were, or start a new run."
+        ) from error
 
 
 def find_data(run: Run) -> Manifest | None:
@@ -54,7 +58,7 @@ def _reopen(run: Run) -> Manifest:
     found = open_manifest(config.model_copy(update=replayed), known_labels=run.labels, leave_out=run.read_left_out())
     data = replace(found, config=with_known_cache(config))
     if data.fingerprint() != fingerprint:
-        raise DataError("Start a new run.")
+        raise DataError("labels, splits or sizes of files differ")
     if (data.labels, data.task) != (run.labels, run.task):
         raise RunError(
             f"{run.path}: labels.json has other labels than the data that the run was trained on. The folder is "
