@@ -121,6 +121,11 @@ def test_a_network_that_never_began_is_trained_by_resume(data_dir, pair, tmp_pat
     with pytest.raises(RunError, match="member-1"):
         xf.resume(damaged)
     assert "trains the others" in damaged._repr_html_() and damaged.info.status == "failed"
+    changed = xf.Run(shutil.copytree(pair.path, tmp_path / "changed"))
+    changed.update_info(status="interrupted")
+    (changed.path / "member-2" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(RunError, match=r"member-2/model\.safetensors: has changed"):
+        xf.resume(changed)
     assert bytes_of(xf.resume(run)) == bytes_of(pair)
 
 

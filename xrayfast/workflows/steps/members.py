@@ -123,8 +123,10 @@ def _train_members(run: Run, request: Request, train: Callable[..., Run]) -> Non
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a member's folder exists and its run is complete."""
-    return path.is_dir() and Run(path).is_finished
+    """Whether a member's folder exists and its run is complete; raise a RunError if its weights are damaged."""
+    if not (path.is_dir() and (run := Run(path)).is_finished):
+        return False
+    return all(network.model_path for network in run.members or [run])
 
 
 def _finish(run: Run, reporter: Reporter) -> None:
