@@ -106,6 +106,18 @@ def test_outputs_in_a_folder_without_access_are_refused_before_the_work(closed):
         Run.require_creatable(closed / "runs", "a")
 
 
+@pytest.mark.parametrize("place", ["n" * 300, f"new/{'n' * 300}"])
+def test_outputs_with_a_name_that_is_too_long_are_refused_before_the_work(tmp_path, place):
+    said = r": can't be written \(the name 'nn.*' has 30\d bytes; most file systems allow 255\)\. Choose another "
+    with pytest.raises(RunError, match=said + "folder with "):
+        Run.require_creatable(tmp_path / place, None)
+    with pytest.raises(WriteError, match=said):
+        make_output_folder(tmp_path / place)
+    with pytest.raises(WriteError, match=said + "name"):
+        require_replaceable(tmp_path / f"{'n' * 300}.png")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_cannot_be_read_is_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "check.html").write_text("<title>a · xrayfast check</title>", encoding="utf-8")
 

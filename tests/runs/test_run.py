@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from xrayfast.errors import ConfigError, RunError, WeightsError
 from xrayfast.learning.training.checkpoint import save_checkpoint
 from xrayfast.metrics.registry import history_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
+from xrayfast.runs.evaluation import Evaluation
 from xrayfast.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("empty_figures")
@@ -391,3 +393,14 @@ def test_the_error_about_a_name_in_use_says_what_uses_it(tiny_run, tmp_path):
             run.write_split(pd.DataFrame({"image": []}))
         with pytest.raises(RunError, match=text):
             Run.create(tmp_path, name, "x", tiny_run.config, {})
+
+
+def test_a_run_of_a_relative_path_is_found_after_the_working_folder_changed(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_run.path.parent)
+    run, evaluation = xf.Run(tiny_run.path.name), Evaluation(Path("e"), ["a"])
+    assert (str(run.path), str(run.model_card_path)) == (tiny_run.path.name, f"{tiny_run.path.name}/model_card.md")
+    monkeypatch.chdir(tmp_path)
+    assert run.path == tiny_run.path and run.metrics == tiny_run.metrics and run.model_card_path.is_file()
+    assert evaluation.report_path == tiny_run.path.parent / "e" / "evaluation.html"
+    monkeypatch.chdir(tiny_run.path.parent)
+    assert str(run.path) == tiny_run.path.name

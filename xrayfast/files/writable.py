@@ -9,18 +9,31 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from xrayfast.errors import RunError, WriteError, shorten
+from xrayfast.errors import LONGEST_NAME, RunError, WriteError, shorten, truncate
 from xrayfast.files.checksums import CHECKSUMS
 from xrayfast.files.virtual.addresses import canonical, is_remote
 
 _COPY = "Copy it to the bucket afterwards."
 
 
+LONGEST_FILE = 255
+"""The maximum length of a file name in most file systems, in bytes."""
+
+
 def why_unwritable(folder: Path) -> tuple[Path, str]:
     """Return the folder or its nearest parent that exists, and why nothing can be created there; "" if it can."""
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if exists(one))
     writable = os.access(there, os.W_OK | os.X_OK)
-    return there, "it is a file" if not there.is_dir() else "" if writable else "permission denied"
+    problem = "it is a file" if not there.is_dir() else "" if writable else "permission denied"
+    return there, problem or _why_too_long(folder)
+
+
+def _why_too_long(path: Path) -> str:
+    longest = max((os.fsencode(part) for part in path.parts), key=len, default=b"")
+    if len(longest) <= LONGEST_FILE:
+        return ""
+    shown = truncate(os.fsdecode(longest), LONGEST_NAME)
+    return f"the name '{shown}' has {len(longest)} bytes; most file systems allow {LONGEST_FILE}"
 
 
 def exists(path: Path) -> bool:
@@ -43,6 +56,8 @@ def require_output_file(path: Path) -> None:
     there, problem = why_unwritable(folder)
     if problem:
         raise WriteError(f"{path}: can't be written ({there}: {problem}). Choose another folder.")
+    if problem := _why_too_long(path):
+        raise WriteError(f"{path}: can't be written ({problem}). Choose another name.")
     if there != folder:
         raise WriteError(f"{path}: the folder {folder} does not exist. Create it, or choose another one.")
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xrayfast.display.overview import HasOverview
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files.atomic import write_json
 from xrayfast.files.writable import ensure_folder
+from xrayfast.runs.folder import Folder, PathInFolder
 from xrayfast.runs.info_types import EvaluationInfo
 from xrayfast.runs.json_files import read_typed
 from xrayfast.runs.metrics_types import EvaluationMetrics
@@ -19,7 +19,7 @@ from xrayfast.runs.predictions import Predictions
 EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE = "evaluation.json", "metrics.json", "predictions.csv"
 
 
-class Evaluation(HasOverview):
+class Evaluation(Folder):
     """An evaluation of a run on its own or on other data: reads and writes the files of its folder, as `Run` does.
 
     Args:
@@ -30,8 +30,11 @@ class Evaluation(HasOverview):
         report_path: `evaluation.html`.
     """
 
+    report_path = PathInFolder("evaluation.html")
+
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
-        self.path, self.labels, self.report_path = path, tuple(labels), path / "evaluation.html"
+        super().__init__(path)
+        self.labels = tuple(labels)
 
     def __repr__(self) -> str:
         return f"Evaluation('{escape_hidden(str(self.path))}')"

@@ -16,7 +16,7 @@ from xrayfast.files.checksums import start_checksums
 from xrayfast.files.file_names import portable_name, require_utf8
 from xrayfast.files.intact import INFO_FILE
 from xrayfast.files.virtual.addresses import canonical, is_remote
-from xrayfast.files.writable import ensure_folder, exists
+from xrayfast.files.writable import LONGEST_FILE, ensure_folder, exists
 from xrayfast.runs.evaluation import Evaluation
 from xrayfast.runs.info_types import RunInfo
 from xrayfast.runs.json_files import read_typed
@@ -73,9 +73,6 @@ def make_folder(
                 raise
     raise _taken(root / str(name))
 
-
-LONGEST_FILE = 255
-"""The maximum length of a file name in most file systems, in bytes."""
 
 _ABANDONED = 3600.0  # seconds after which a temporary folder counts as abandoned; it is in use for seconds only
 

@@ -25,7 +25,7 @@ import pandas as pd
 from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
 from xrayfast.data.corrections import Correction
 from xrayfast.data.labels.positive_class import positive_class
-from xrayfast.display.overview import HasOverview, report_module
+from xrayfast.display.overview import report_module
 from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden, warn
@@ -43,6 +43,7 @@ from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.own_code import require_code
 from xrayfast.runs.batches import read_batches
 from xrayfast.runs.evaluation import Evaluation
+from xrayfast.runs.folder import Folder, PathInFolder
 from xrayfast.runs.info_types import LabelsFile, RunInfo
 from xrayfast.runs.json_files import read_json, read_typed
 from xrayfast.runs.metrics_types import MetricsFile, ShownImage, TrainingImages
@@ -81,7 +82,7 @@ def published_run(name: str) -> Run:
     return Run(name)
 
 
-class Run(HasOverview):
+class Run(Folder):
     """A run: reads and writes the files of its folder. To read a missing or damaged file is a RunError that names it.
 
     Args:
@@ -103,6 +104,10 @@ class Run(HasOverview):
         ConfigError: the name is not a valid name on the Hub, or huggingface_hub is missing.
     """
 
+    report_path, claim_path = PathInFolder("report.html"), PathInFolder("claim.md")
+    model_card_path, new_model_path = PathInFolder("model_card.md"), PathInFolder(MODEL_FILE)
+    new_batches_path, checkpoint = PathInFolder(BATCHES_FILE), PathInFolder(CHECKPOINT)
+
     @check_arguments()
     def __init__(self, path: Path | str) -> None:
         self.downloaded = download(path) if is_hub_name(path) else None
@@ -110,10 +115,7 @@ class Run(HasOverview):
             why, name = self.downloaded.unreachable, f"{PREFIX}{self.downloaded.repository}"
             before = f", from an earlier download, because the server can't be reached now ({why})" if why else ""
             warn(f"{name}: revision {self.downloaded.asked} is {self.downloaded}{before}.")
-        self.path = self.downloaded.path if self.downloaded else Path(path)
-        self.report_path, self.claim_path = self.path / "report.html", self.path / "claim.md"
-        self.model_card_path, self.new_model_path = self.path / "model_card.md", self.path / MODEL_FILE
-        self.new_batches_path, self.checkpoint = self.path / BATCHES_FILE, self.path / CHECKPOINT
+        super().__init__(self.downloaded.path if self.downloaded else Path(path))
         require_utf8([self.path], RunError)
         if not self.path.is_dir():
             exported = " An exported model works with 'predict' and 'evaluate'." if self.path.suffix == ".onnx" else ""
