@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.data.builders import make, message, noted, opened, rows, table
@@ -77,6 +78,18 @@ def test_folders_of_another_label_than_the_table_are_noted(tmp_path):
     assert noted(data, "contains another label than the table", "1 image", "images/b/4b.png, labels.csv row 11")
     data = opened(tmp_path, labels=table(tmp_path, "image,label\n" + text.replace("4b.png,a", "4b.png,b")))
     assert not noted(data, "contains another label than the table")
+
+
+@pytest.mark.parametrize(("shift", "way"), [(1, "next"), (-1, "previous"), (0, "")])
+@pytest.mark.parametrize("order", [[*"ab" * 8], [*"aabbbaabaabbabab"], [*"aaaabbbbaaaabbbb"]])
+def test_labels_that_are_shifted_by_a_row_are_noted(tmp_path, shift, way, order):
+    make(tmp_path, *(f"images/{label}/{i}.png" for i, label in enumerate(order)))
+    labels = [*np.roll(order, shift)] if shift else ["b", *order[1:3], "b", *order[4:]]  # some are wrong
+    rows = zip(enumerate(order), labels, strict=True)
+    text = "".join(f"images/{folder}/{i}.png,{label}\n" for (i, folder), label in rows)
+    data = opened(tmp_path, labels=table(tmp_path, "image,label\n" + text))
+    shown = bool(noted(data, "the column of labels may be shifted by a row"))
+    assert shown == bool(way) and (not way or order[:2] == ["a", "b"] or noted(data, f"The labels of the {way} row"))
 
 
 # Columns of image files

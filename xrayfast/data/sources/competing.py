@@ -42,6 +42,8 @@ _DENIED = frozenset({"no", "non", "not", "without", "negative", "neg"})
 
 _MOST_NAMES, _LEAST_NAMED = 20_000, 5  # names of images that are looked at; that have the name of their class
 
+_SHIFTED, _STILL_OTHER = 3, 0.05  # rows with another label; share of those left if the labels are shifted by a row
+
 _LOOKED_AT = 100  # cells examined to see whether a column holds file names
 
 _SHARE = 0.5  # of a column's labels that must be labels of the data, or of its cells that must be file names
@@ -108,10 +110,15 @@ def note_other_folders(records: ImageRecords, names: Sequence[str]) -> list[str]
     rows = _differing_rows(names, records.labels.matrix, listed, each[found.codes])
     if rows is None or not rows.any():
         return []
-    i = int(rows.argmax())
+    i, advice = int(rows.argmax()), ""
+    for shift in (1, -1) if rows.sum() >= _SHIFTED else ():
+        moved = _differing_rows(names, np.roll(records.labels.matrix, shift, axis=0), listed, each[found.codes])
+        if moved is not None and moved.sum() <= 1 + _STILL_OTHER * rows.sum():
+            advice = " The labels of the next row agree with the paths: the column of labels may be shifted by a row."
+            advice = advice.replace("next", "previous") if shift == 1 else advice
     return [
         f"The path of {plural(int(rows.sum()), 'image')} contains another label than the table; the table's label is "
-        f"used (first: {images[i]}, {where(i)})."
+        f"used (first: {images[i]}, {where(i)}).{advice}"
     ]
 
 
