@@ -114,6 +114,7 @@ def environment(job: Job, workspace: Workspace) -> dict[str, str]:
     own = os.environ | {"OMP_NUM_THREADS": str(threads), "XRAYFAST_CACHE": str(workspace.work / "cache")}
     own["PYTHONPATH"] = os.pathsep.join([str(ROOT / "examples"), str(ROOT)])
     own["MPLBACKEND"] = "Agg"
+    own.pop("PYTHONDONTWRITEBYTECODE", None)  # xrayfast is measured compiled, as the installed libraries are
     return own
 
 

@@ -1,6 +1,7 @@
 """The figure of images with their predictions."""
 
 import numpy as np
+from matplotlib.axis import Tick
 
 from tests.reporting.figures.test_training_curves import history
 from tests.reporting.samples import shows_all, texts
@@ -27,6 +28,7 @@ def test_top_losses_name_file_labels_and_loss():
     first, second = top_losses.top_losses_figure(cases).axes
     assert "\n".join(texts(first)) == "a.png\nActual: normal\nPredicted: covid-19 (0.93)\nLoss: 2.500"
     assert len(first.images) == 1 and not second.images
+    assert not first.findobj(Tick)  # a tenth of the time of a report
     assert "can no longer" in "\n".join(texts(second))
     assert "Predicted: no label\n" in "\n".join(texts(second))
     assert "No predictions" in top_losses.top_losses_figure([]).texts[0].get_text()

@@ -80,6 +80,12 @@ def axes_at(figure: Figure, left: float, bottom: float, width: float, height: fl
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
+def hide_axes(axes: Axes) -> None:
+    """Show neither lines nor ticks, for an image; matplotlib would make the ticks of axes that are only off."""
+    axes.set(xticks=(), yticks=())
+    axes.set_axis_off()
+
+
 def message_figure(text: str) -> Figure:
     """Return a small figure with one line of text, in place of an empty one."""
     figure = NotebookFigure(figsize=(5, 1.2))

@@ -87,7 +87,7 @@ def overlays_figure(cases: Sequence[SaliencyCase]) -> Figure:
 def _pair(figure: Figure, case: SaliencyCase, left: float, top: float) -> None:
     """Draw a radiograph and its overlay with the caption below, at the given position in inches."""
     plain, heated = (layout.axes_at(figure, left + x, top - SIDE, SIDE, SIDE) for x in (0.0, SIDE + 0.06))
-    plain.set_axis_off()
+    layout.hide_axes(plain)
     plain.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
     layout.write_caption(plain, _caption_lines(case))
     draw_overlay(heated, case)
@@ -95,7 +95,7 @@ def _pair(figure: Figure, case: SaliencyCase, left: float, top: float) -> None:
 
 def draw_overlay(axes: Axes, case: SaliencyCase) -> None:
     """Draw the radiograph with its heat map, and the central thorax dashed."""
-    axes.set_axis_off()
+    layout.hide_axes(axes)
     axes.imshow(overlay(case.pixels, case.heat))
     if case.thorax is None:
         return

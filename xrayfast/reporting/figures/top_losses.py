@@ -12,7 +12,15 @@ from matplotlib.patches import Rectangle
 
 from xrayfast.display.figure_style import GRID, MUTED, TEXT
 from xrayfast.reporting.case import Case as Case
-from xrayfast.reporting.figures.layout import axes_at, fitting, grid_figure, message_figure, wrap_names, write_caption
+from xrayfast.reporting.figures.layout import (
+    axes_at,
+    fitting,
+    grid_figure,
+    hide_axes,
+    message_figure,
+    wrap_names,
+    write_caption,
+)
 
 
 def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
@@ -35,7 +43,7 @@ def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
 
 def draw_image(axes: Axes, case: Case) -> None:
     """Draw the pixels in a black square, whatever their aspect ratio."""
-    axes.set_axis_off()
+    hide_axes(axes)
     if case.pixels is None:
         axes.add_patch(Rectangle((0, 0), 1, 1, color=GRID))
         axes.text(0.5, 0.5, "can no longer\nbe read", ha="center", va="center", fontsize=TEXT, color=MUTED)
