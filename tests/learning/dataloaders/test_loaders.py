@@ -221,6 +221,19 @@ def test_augmentation_neither_flips_nor_crops():
     assert (out - image).abs().mean(dim=(1, 2, 3)).max() > 0.02, "nothing was augmented"
 
 
+def test_training_views_are_augmented_although_no_batch_was_read(data):
+    """As in a run that was interrupted after its last epoch and resumed."""
+    dls = xf.dataloaders(data, size=48, batch_size=8, device="cpu")
+
+    def views():
+        with isolated_rng("views"):
+            return dls.training_views(range(8))
+
+    before = views()
+    dls.train.one_batch()
+    assert (views() == before).all()
+
+
 def test_a_learner_predicts_on_a_path_an_array_and_a_table(tiny_run, data_dir):
     learn = xf.load(tiny_run)
     file = next(data_dir.glob("normal/*.png"))

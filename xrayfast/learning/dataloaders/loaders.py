@@ -170,6 +170,7 @@ class RadiographDataLoaders(DataLoaders):
             return None
         paths = self.manifest.subset("train").table["path"].iloc[list(rows)].tolist()
         images = TensorImageBW(torch.from_numpy(self.images.batch(paths)).unsqueeze(1))
+        self.train.after_batch.split_idx = 0  # set by iterating, which a run resumed after its last epoch did not do
         seen = denormalize(self.train.after_batch(images).as_subclass(Tensor).float())[:, 0]
         return (seen * 255).round().to(torch.uint8).cpu().numpy()
 
