@@ -13,6 +13,7 @@ from torchvision.models import resnet50
 
 from tests.conftest import SMALL
 from xrayfast.errors import WeightsError
+from xrayfast.learning.device import on_meta_device
 from xrayfast.learning.model import weights
 from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.learning.model.network import build_network
@@ -106,6 +107,11 @@ def test_numpy_scalars_next_to_the_tensors_are_accepted(resnet, tmp_path):
 def test_implausible_values_are_refused(resnet, tmp_path, key, change, words):
     with pytest.raises(WeightsError, match=rf"w\.pth: {key} .*{words}"):
         loaded(resnet | {key: change(resnet[key])}, tmp_path / "w.pth")
+
+
+def test_sparse_weights_are_named_when_the_settings_are_checked(resnet, tmp_path):
+    with on_meta_device(), pytest.raises(WeightsError, match=f"{FIRST} is sparse"):
+        loaded(resnet | {FIRST: resnet[FIRST].to_sparse()}, tmp_path / "w.pth")
 
 
 def test_zeros_that_networks_have_by_design_are_no_damage(resnet, tmp_path):

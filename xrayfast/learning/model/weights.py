@@ -109,7 +109,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        # Settings are checked within the meta device, on which sparse tensors can't be read.
+        with torch.serialization.safe_globals(_NUMPY_SCALARS), torch.device("cpu"):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError) as error:
         raise WeightsError(
