@@ -64,10 +64,10 @@ def test_copies_of_real_films_are_found_and_nothing_else(shared, darkcovid):
     data_dir = [read(darkcovid.table["path"][row]).pixels for row in rows]
     copies = [jpeg(gamma(resized(cropped(x, 0.02, 0.03, 0.01, 0.04), 0.6), 1.3), 60) for x in data_dir]
     table = darkcovid.table.iloc[np.repeat([rows], 2, axis=0).ravel()].reset_index(drop=True)
-    table["patient"] = None
+    table["patient"], table["path"] = None, [str(i) for i in range(120)]
     data = type(darkcovid)(table, darkcovid.labels, darkcovid.targets[:120], "single", darkcovid.config, (),
                            darkcovid.drawn[:120])  # fmt: skip
-    paths = [str(i) for i in range(120)]
+    paths = table["path"].tolist()
     images = Shown(dict(zip(paths, [*data_dir, *copies], strict=True)))
     features = compute_features(paths, np.arange(120), images)
     found = {group.rows for group in find_duplicates(data, features, images)}

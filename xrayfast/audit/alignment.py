@@ -28,17 +28,17 @@ _FLAT = 0.02  # contrast assumed for an image without structure; a radiograph's 
 _BLACK, _WHITE = 4.0, 251.0  # values beyond count as clipped
 _LEAST_AREA = 0.25  # least fraction of the image that must be left to compare
 _HOPELESS, _HOPELESS_FINE = 0.86, 0.8  # pairs that correlate less after a step are dropped: more steps never reach 0.96
-_SIGMA_ALIGN, _SIGMA_FINE = 1.25, 1.875  # of the Gaussian neighborhoods, in pixels
+_SIGMA_ALIGN, _SIGMA_FINE, _SIGMA_DETAIL = 1.25, 1.875, 0.8  # of the Gaussian neighborhoods, in pixels
 _BLOCK = 64  # pairs or images at a time, so that they stay in the CPU's cache
 _THREADS = 8  # maximum; each takes 10 MB
 
 
-def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Floats32:
+def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> tuple[Floats32, Floats32]:
     """Return the correlation of aligned pairs of thumbnails, (P, n, n) each with an even n.
 
     Returns:
         (P,) correlation in [-1, 1]; -1 if the coarse scale already rules the pair out, or if too little is left to
-        compare. Nearly symmetric.
+        compare. Nearly symmetric. And (P, 4) the places of the second, as in `warp`.
     """
     result = np.full(len(first), -1, np.float32)
     coarse, place = _in_blocks(
@@ -49,7 +49,12 @@ def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uin
         found, place[left] = _in_blocks(partial(_align_fine, steps=steps), first[left], second[left], place[left])
         left, found = left[found > least], found[found > least]
     result[left] = found
-    return result
+    return result, place
+
+
+def detail_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], place: Floats32) -> Floats32:
+    """Return the correlation (P,) of the finest structure of thumbnails, of any size, at known places."""
+    return _in_blocks(partial(_align_fine, steps=0, sigma=_SIGMA_DETAIL), first, second, place)[0]
 
 
 def _in_blocks(align: Callable[..., tuple[Floats32, Floats32]], *pairs: npt.NDArray[Any]) -> tuple[Floats32, Floats32]:
@@ -147,7 +152,9 @@ def _slopes(x: Floats32) -> tuple[Floats32, Floats32]:
     return slopes, np.linalg.inv(products)
 
 
-def _align_fine(a: Floats32, b: Floats32, place: Floats32, steps: int) -> tuple[Floats32, Floats32]:
+def _align_fine(
+    a: Floats32, b: Floats32, place: Floats32, steps: int, sigma: float = _SIGMA_FINE
+) -> tuple[Floats32, Floats32]:
     """Return the correlation of structure, normalized over the images' overlap, and the place, after further steps."""
     if steps:
         _, place = _align(a, b, place, steps)
@@ -155,7 +162,7 @@ def _align_fine(a: Floats32, b: Floats32, place: Floats32, steps: int) -> tuple[
     image = along_y @ b @ along_x.transpose(0, 2, 1)
     # Half a pixel inward, so that a bright frame around only one of the two does not count.
     where = _overlap(at_x, at_y, margin=0.5) * _unclipped(a) * _unclipped(image)
-    a, image = normalize_contrast(a, _SIGMA_FINE, where), normalize_contrast(image, _SIGMA_FINE, where)
+    a, image = normalize_contrast(a, sigma, where), normalize_contrast(image, sigma, where)
     return _correlation(a, image, where)[0], place
 
 

@@ -71,8 +71,8 @@ class Audit(HasOverview):
               `images`
             - `shared_patients`: `patient`, `images` by split
             - `shared_studies`: `study`, `images` by split
-            - `duplicates`: `kind` ("exact", "near"), `similarity` (0.97 to 1), `changes` (such as "mirrored"),
-              `images`: a list of `image`, `split`, `labels`, `patient`
+            - `duplicates`: `kind` ("exact", "near"), `similarity` (0.97 to 1, less if processed), `changes` (such as
+              "mirrored"), `images`: a list of `image`, `split`, `labels`, `patient`
             - `classes`: `label` (null for images without any), `images`, `splits`, `width`, `height` and `aspect`
               (`least`, `median`, `most`, `commonest`; null without images), `bits`, `formats`, `modes`
             - `images_per_patient`: `mean`, `median`, `most`, `patients` (by number of images); null if no patient is

@@ -19,6 +19,9 @@ THUMB = 40
 """Side of a thumbnail. Sides of 40, 48 and 64 separate pairs of one patient's images from re-encoded, scaled and
 cropped copies equally well, 32 worse; 100,000 thumbnails with a side of 40 are 160 MB."""
 
+DETAIL = 64
+"""Side of a detailed thumbnail. It is not kept, since few pairs need one."""
+
 LEAST_SIDE = 64
 """Least side of the images that are compared: in smaller images, different chests look alike."""
 
@@ -30,7 +33,7 @@ NEAR_BLACK = 20
 
 _BORDER = 0.05  # width of the border, as a fraction of the height or width
 _PLAIN = 16  # greatest range of gray levels in a line of a margin
-_LEAST_INSIDE, _MOST_INSIDE = 0.5, 0.95  # least and greatest fraction of the height or width that is inside margins
+_LEAST_INSIDE, _MOST_INSIDE = 0.5, 0.99  # least and greatest fraction of the height or width that is inside margins
 _EVERY = 200  # images between two progress reports
 _PERCENTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 _LEVELS = np.arange(256) / 255
@@ -81,7 +84,7 @@ def compute_features(
         columns["thumb_rows"][:] = np.arange(len(wanted))[:, None]
         without_margins = list[Pixels]()
         for i, (path, info) in enumerate(zip(wanted, infos, strict=True)):
-            image = images.image(path)[filled_area(info.width, info.height, images.side)]
+            image = _filled(images, path, info)
             columns["thumbs"][i] = thumbnail(image)
             if (inside := _inside_margins(image)) is not None:
                 columns["thumb_rows"][i, 1] = len(wanted) + len(without_margins)
@@ -97,14 +100,33 @@ def compute_features(
     return Features(rows, tuple(infos), **images.computed(images.state(wanted), _LAYOUT, compute))
 
 
-def thumbnail(image: Pixels) -> Pixels:
-    """Resize an image (H, W) to (40, 40), ignoring its aspect ratio, which alignment recovers."""
-    small = Image.fromarray(np.ascontiguousarray(image)).resize((THUMB, THUMB), Image.Resampling.BILINEAR)
+def detailed_thumbnails(paths: Sequence[str], features: Features, images: DecodedImages, places: Integers) -> Pixels:
+    """Return (P, 64, 64) detailed versions of thumbnails, given by their places in `features.thumbs`."""
+    member_of = np.empty(len(features.thumbs), np.intp)
+    member_of[features.thumb_rows.T] = np.arange(len(features))
+    found: Pixels = np.empty((len(places), DETAIL, DETAIL), np.uint8)
+    for i, (place, member) in enumerate(zip(places, member_of[places].tolist(), strict=True)):
+        image = _filled(images, paths[features.rows[member]], features.image_infos[member])
+        if place != features.thumb_rows[member, 0]:
+            inside = _inside_margins(image)
+            image = image if inside is None else inside
+        found[i] = thumbnail(image, DETAIL)
+    return found
+
+
+def thumbnail(image: Pixels, side: int = THUMB) -> Pixels:
+    """Resize an image (H, W) to (side, side), ignoring its aspect ratio, which alignment recovers."""
+    small = Image.fromarray(np.ascontiguousarray(image)).resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(small)
 
 
+def _filled(images: DecodedImages, path: str, info: ImageInfo) -> Pixels:
+    """Return an image without the padding that makes it a square."""
+    return images.image(path)[filled_area(info.width, info.height, images.side)]
+
+
 def _inside_margins(image: Pixels) -> Pixels | None:
-    """Return the image without black, white or gray margins; None if they are narrow, or more than half of a side."""
+    """Return the image without black, white or gray margins; None if they are a hundredth, or over half of a side."""
     if all(np.ptp(edge) > _PLAIN for edge in (image[0], image[-1], image[:, 0], image[:, -1])):
         return None  # the usual case
     inside = image

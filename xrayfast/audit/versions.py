@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +11,9 @@ from xrayfast.data.arrays import Bools, Integers, Places
 from xrayfast.data.images.reader import Pixels
 from xrayfast.data.images.thumbnail import upright_weights
 
-MIRRORED, TURNED_ONCE, TURNED_TWICE, INVERTED, BARE = 1, 2, 4, 8, 16
-"""Bits of a change: left and right exchanged, one and two quarter turns, inverted, without margins."""
+MIRRORED, TURNED_ONCE, TURNED_TWICE, INVERTED, BARE, PROCESSED = 1, 2, 4, 8, 16, 32
+"""Bits of a change: left and right exchanged, one and two quarter turns, inverted, without margins, and with a mark or
+other local contrast, such as after CLAHE."""
 
 CHANGES = {
     MIRRORED: "mirrored",
@@ -19,6 +21,7 @@ CHANGES = {
     TURNED_TWICE: "rotated by 180°",
     INVERTED: "inverted",
     BARE: "with other margins",
+    PROCESSED: "processed or marked",
 }
 
 _TURN, _TURNS = TURNED_ONCE, TURNED_ONCE | TURNED_TWICE
@@ -41,9 +44,12 @@ class Versions:
         """Return some of the versions."""
         return replace(self, rows=self.rows[places], changes=self.changes[places], members=self.members[places])
 
-    def pixels(self, places: Integers, mirrored: Bools | bool = False) -> Pixels:
-        """Return some versions, (P, n, n), or their mirror images."""
-        shown = self.thumbs[self.rows[places]]
+    def pixels(
+        self, places: Integers, mirrored: Bools | bool = False, load: Callable[[Integers], Pixels] | None = None
+    ) -> Pixels:
+        """Return some versions, (P, n, n), or their mirror images; of other thumbnails if `load` returns these."""
+        rows = self.rows[places]
+        shown = self.thumbs[rows] if load is None else load(rows)
         changes = self.changes[places] & ~BARE | np.where(mirrored, MIRRORED, 0)
         for change in np.unique(changes[changes > 0]).tolist():
             some = changes == change

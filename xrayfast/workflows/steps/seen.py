@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.audit.duplicates import near_pairs
-from xrayfast.audit.features import LEAST_SIDE, compute_features
+from xrayfast.audit.features import DETAIL, LEAST_SIDE, compute_features, detailed_thumbnails
 from xrayfast.data.arrays import Integers
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.images.notes import find_other_images
@@ -261,14 +261,26 @@ def _find_alike(
     own_paths, own_splits = own.table["path"].tolist(), own.table["split"].to_numpy()
     problems = own_images.build(own_paths, partial(progress, "decoding"))
     own_rows = np.array([row for row, path in enumerate(own_paths) if path not in problems], np.intp)
-    own_thumbs, own_thumb_rows, own_places = _distinct_thumbs(own_paths, own_rows, own_images, progress)
+    own_features = compute_features(own_paths, own_rows, own_images, progress)
     if images.side < LEAST_SIDE:
         images = open_images(data.config, LEAST_SIDE)
-    thumbs, thumb_rows, places = _distinct_thumbs(data.table["path"].tolist(), rows, images, progress)
-    both = np.concatenate([own_thumbs, thumbs])
-    of_both = np.concatenate([own_thumb_rows, thumb_rows + len(own_thumbs)])
-    pairs, _, _ = near_pairs(both, of_both, images, progress=progress)
-    own_split = own_splits[own_rows]
+    paths = data.table["path"].tolist()
+    features = compute_features(paths, rows, images, progress)
+    own_places, places = (list(of.copies().values()) for of in (own_features, features))
+    count, own_split = len(own_features.thumbs), own_splits[own_rows]
+
+    def details(thumbs: Integers) -> Pixels:
+        loaded: Pixels = np.empty((len(thumbs), DETAIL, DETAIL), np.uint8)
+        own = thumbs < count
+        loaded[own] = detailed_thumbnails(own_paths, own_features, own_images, thumbs[own])
+        loaded[~own] = detailed_thumbnails(paths, features, images, thumbs[~own] - count)
+        return loaded
+
+    both = np.concatenate([own_features.thumbs, features.thumbs])
+    of_both = np.concatenate(
+        [own_features.thumb_rows[[at[0] for at in own_places]], features.thumb_rows[[at[0] for at in places]] + count]
+    )
+    pairs, _, _ = near_pairs(both, of_both, details, images, progress=progress)
     for split, copies in zip(
         connected_splits(pairs, [own_split[at] for at in own_places], len(places)), places, strict=True
     ):
@@ -292,15 +304,6 @@ def connected_splits(pairs: Integers, own: Sequence[npt.NDArray[np.object_]], co
     for split in ("test", "valid", "train"):
         of_group |= {groups[i]: split for i, splits in enumerate(own) if (splits == split).any()}
     return [of_group.get(group, "") for group in groups[len(own) :]]
-
-
-def _distinct_thumbs(
-    paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress
-) -> tuple[Pixels, Integers, list[list[int]]]:
-    """Return thumbnails, their rows for each distinct image in `rows`, and the positions in `rows` of its copies."""
-    features = compute_features(paths, rows, images, progress)
-    distinct = list(features.copies().values())
-    return features.thumbs, features.thumb_rows[[places[0] for places in distinct]], distinct
 
 
 def _find_by_identifier(
