@@ -27,8 +27,7 @@ def _find_noisy_part(sample: Sample) -> str:
         return ""
     center, up, left = sample.center, sample.beside[0], sample.beside[2]
     center, up, left = (values[2:-2, 2:-2] for values in (center, up, left))  # without the edge of a frame
-    noisy = _has_noisy_strip(center, up, left) or _has_noisy_strip(center.T, left.T, up.T)
-    return Note.PARTLY_NOISE() if noisy else ""
+    return Note.PARTLY_NOISE() if _has_noisy_strip(center, up, left) or _has_noisy_strip(center.T, left.T, up.T) else ""
 
 
 def _has_noisy_strip(center: Pixels, up: Pixels, left: Pixels) -> bool:
@@ -59,8 +58,7 @@ def _find_wrapped(sample: Sample) -> str:
         found = np.abs(steps[:, 1:-1])[against]
         for levels in shares:
             shares[levels] += 500 * np.count_nonzero(found > levels) / against.size
-    is_wrapped = any(shares[levels] > least for levels, least in _WRAPS.items())
-    return Note.OVERFLOW() if is_wrapped else ""
+    return Note.OVERFLOW() if any(shares[levels] > least for levels, least in _WRAPS.items()) else ""
 
 
 def _find_single_pixels(sample: Sample) -> str:
@@ -73,8 +71,7 @@ def _find_single_pixels(sample: Sample) -> str:
         return ""  # the usual case
     over = sample.center - sample.beside.max(axis=0)
     under = sample.beside.min(axis=0) - sample.center
-    found = np.count_nonzero(np.maximum(over, under) > _STANDS_OUT) > least
-    return Note.SALT_AND_PEPPER() if found else ""
+    return Note.SALT_AND_PEPPER() if np.count_nonzero(np.maximum(over, under) > _STANDS_OUT) > least else ""
 
 
 def _find_odd_lines(sample: Sample) -> str:
@@ -154,8 +151,7 @@ def _find_edge_map(sample: Sample) -> str:
     between /= max(variance, 1)
     if between >= _FINE_ON_PLAIN:
         return ""  # the usual case
-    found = between < _FINE or not _PLAIN[0] < np.median(sample.center) < _PLAIN[1]
-    return Note.EDGE_MAP() if found else ""
+    return Note.EDGE_MAP() if between < _FINE or not _PLAIN[0] < np.median(sample.center) < _PLAIN[1] else ""
 
 
 OF_NEIGHBORS = (

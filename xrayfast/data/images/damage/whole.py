@@ -77,8 +77,7 @@ def _find_equalized(sample: Sample) -> str:
     """
     if _unevenness(sample.counts, _EVEN_AT_MIDDLE) > 1.5 * _EVEN:
         return ""  # the usual case
-    is_even = _unevenness(np.bincount(sample.pixels.ravel(), minlength=256)) <= _EVEN
-    return Note.EQUALIZED() if is_even else ""
+    return Note.EQUALIZED() if _unevenness(np.bincount(sample.pixels.ravel(), minlength=256)) <= _EVEN else ""
 
 
 def _unevenness(counts: Places, at_middle: float = 1.0) -> float:
@@ -219,8 +218,7 @@ def _find_spectrum(sample: Sample) -> str:
         return ""  # the usual case
     between = sample.variances[1]
     turned = float(sample.blocks @ sample.blocks[::-1]) / sample.blocks.size - sample.mean**2
-    found = turned > _POINT_SYMMETRY * max(between, LEAST_SPREAD)
-    return Note.SPECTRUM() if found else ""
+    return Note.SPECTRUM() if turned > _POINT_SYMMETRY * max(between, LEAST_SPREAD) else ""
 
 
 def _find_circle(sample: Sample) -> str:
@@ -257,8 +255,7 @@ def _find_covered(sample: Sample) -> str:
     In radiographs, at most 6% has.
     """
     level, share = sample.plain_middle
-    found = share > _PLAIN_MIDDLE and SHADED[0] < level < SHADED[1]
-    return Note.COVERED() if found else ""
+    return Note.COVERED() if share > _PLAIN_MIDDLE and SHADED[0] < level < SHADED[1] else ""
 
 
 def _find_text(sample: Sample) -> str:
@@ -273,8 +270,7 @@ def _find_text(sample: Sample) -> str:
     steep &= _is_within(sample.margins)[_QUARTER]
     levels = sample.center[_QUARTER][steep]
     is_white = np.count_nonzero(levels >= 256 - _INK) > _WHITE_TEXT * steep.size
-    found = is_white or np.count_nonzero(levels <= _INK) > _BLACK_TEXT * steep.size
-    return Note.TEXT() if found else ""
+    return Note.TEXT() if is_white or np.count_nonzero(levels <= _INK) > _BLACK_TEXT * steep.size else ""
 
 
 def _is_within(margins: Sequence[tuple[float, float]]) -> Bools:
