@@ -108,15 +108,22 @@ def _print_rows(console: Console, columns: Sequence[str], texts: Sequence[Sequen
         for row in cells:
             table.add_row(*row)
     else:
-        table.add_column()
-        table.add_column(overflow="fold")
-        for number, texts_of_row in enumerate(texts):
-            if number:
-                table.add_row()
-            for column, text in zip(columns, texts_of_row, strict=True):
-                table.add_row(styled((column, "bold")), Text(_INTERVAL.sub(_GLUE, text)))
+        _add_one_below_another(table, columns, texts)
     segments = (segment._replace(text=segment.text.replace(_GLUE, " ")) for segment in console.render(table))
     console.print(Segments(segments))
+
+
+def _add_one_below_another(table: Any, columns: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
+    """Add each cell as a row of a Rich table, with its column's name in front, and blank lines between the rows."""
+    from rich.text import Text
+
+    table.add_column()
+    table.add_column(overflow="fold")
+    for number, row in enumerate(texts):
+        if number:
+            table.add_row()
+        for column, text in zip(columns, row, strict=True):
+            table.add_row(styled((column, "bold")), Text(_INTERVAL.sub(_GLUE, text)))
 
 
 def _count_keys(rows: Sequence[Sequence[str]], text_columns: int) -> int:

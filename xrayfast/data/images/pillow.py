@@ -266,53 +266,69 @@ def _has_colored_marks(rgb: bytes, width: int) -> bool:
 
 def _scale_high_depth(image: Image.Image, notes: list[str], *, inverted: bool) -> Pixels:
     """Return an image of more than 8 bits as (H, W) uint8, scaled as `reader.read` documents."""
-    values, is_around = np.asarray(image), None
-    highest = float(values.max())
-    if values.dtype == np.uint16 and highest >= 3 << 14 and _is_signed(values):
+    values = np.asarray(image)
+    if values.dtype == np.uint16 and values.max() >= 3 << 14 and _is_signed(values):
         notes.append(Note.OTHER_SIGN("signed", "unsigned"))
         values = values.view(np.int16)
     if values.dtype.kind == "u":
-        counts = np.bincount(values.ravel(), minlength=1 << 16)
-        surround = find_surround(np.arange(1 << 16), counts, corner_pixels(values))
-        if surround is not None and (surround or inverted):  # 0 is black already, unless inverted
-            notes.append(Note.SURROUND(surround))
-            is_around = values == surround
-            values = np.where(is_around, np.uint16(0), values)
-        least, highest = int((values if surround is None else values[values > 0]).min()), float(values.max())
-        if least >= _LEAST_OFFSET and 0 < highest - least <= least / 2:
-            notes.append(Note.OFFSET(least))
-            values, highest = np.maximum(values, least) - np.uint16(least), highest - least
-        full = _full_scale_of_codes(values, highest)
-        notes.append(Note.SCALED(16, full))
-        pixels = apply_lut(scale_to_uint8(np.arange(highest + 1, dtype=np.float64), full), values)
+        pixels, is_around = _scale_codes(values, notes, inverted)
     else:
-        values = values.astype(np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("some pixels are not finite numbers")
-        low = 0.0
-        if values.min() < 0:
-            found, of_found = np.unique(values, return_counts=True)
-            if (surround := find_surround(found, of_found, corner_pixels(values))) is not None:
-                is_around = values == found[surround]
-                values[is_around] = min(0.0, values[~is_around].min())
-                notes.append(Note.SURROUND(found[surround]))
-        if (lowest := float(values.min())) < 0:
-            low = min(0.0, float(np.quantile(values, 1 - _HELD, method="lower")))
-            notes.append(Note.MINIMUM(low) if low == lowest else Note.BELOW(low))
-            values -= low
-        highest = float(values.max())
-        held = float(np.quantile(values, _HELD, method="higher"))
-        # Floats around 0 are standardized values, of any scale.
-        full = held if image.mode == "F" and low < 0 < held else _full_scale(held, is_float=image.mode == "F")
-        notes.append(Note.SCALED(_bits(image), full))
-        pixels = scale_to_uint8(values, full)
-    if highest > full:
-        notes.append(Note.ABOVE(full, highest))
+        pixels, is_around = _scale_numbers(values.astype(np.float64), image, notes)
     if inverted:
         pixels = 255 - pixels
         if is_around is not None:
             pixels[is_around] = 0
     return pixels
+
+
+def _scale_codes(
+    values: npt.NDArray[np.uint16], notes: list[str], inverted: bool
+) -> tuple[Pixels, npt.NDArray[np.bool_] | None]:
+    """Scale unsigned values; return also where a surround was set to black, if anywhere."""
+    is_around = None
+    counts = np.bincount(values.ravel(), minlength=1 << 16)
+    surround = find_surround(np.arange(1 << 16), counts, corner_pixels(values))
+    if surround is not None and (surround or inverted):  # 0 is black already, unless inverted
+        notes.append(Note.SURROUND(surround))
+        is_around = values == surround
+        values = np.where(is_around, np.uint16(0), values)
+    least, highest = int((values if surround is None else values[values > 0]).min()), float(values.max())
+    if least >= _LEAST_OFFSET and 0 < highest - least <= least / 2:
+        notes.append(Note.OFFSET(least))
+        values, highest = np.maximum(values, least) - np.uint16(least), highest - least
+    full = _full_scale_of_codes(values, highest)
+    _note_scale(notes, 16, full, highest)
+    return apply_lut(scale_to_uint8(np.arange(highest + 1, dtype=np.float64), full), values), is_around
+
+
+def _scale_numbers(
+    values: npt.NDArray[np.float64], image: Image.Image, notes: list[str]
+) -> tuple[Pixels, npt.NDArray[np.bool_] | None]:
+    """Scale signed or floating-point values of the image, in place; return the same as `_scale_codes`."""
+    if not np.isfinite(values).all():
+        raise ValueError("some pixels are not finite numbers")
+    is_around, low, is_float = None, 0.0, image.mode == "F"
+    if values.min() < 0:
+        found, of_found = np.unique(values, return_counts=True)
+        if (surround := find_surround(found, of_found, corner_pixels(values))) is not None:
+            is_around = values == found[surround]
+            values[is_around] = min(0.0, values[~is_around].min())
+            notes.append(Note.SURROUND(found[surround]))
+    if (lowest := float(values.min())) < 0:
+        low = min(0.0, float(np.quantile(values, 1 - _HELD, method="lower")))
+        notes.append(Note.MINIMUM(low) if low == lowest else Note.BELOW(low))
+        values -= low
+    held = float(np.quantile(values, _HELD, method="higher"))
+    # Floats around 0 are standardized values, of any scale.
+    full = held if is_float and low < 0 < held else _full_scale(held, is_float=is_float)
+    _note_scale(notes, _bits(image), full, float(values.max()))
+    return scale_to_uint8(values, full), is_around
+
+
+def _note_scale(notes: list[str], bits: int, full: float, highest: float) -> None:
+    notes.append(Note.SCALED(bits, full))
+    if highest > full:
+        notes.append(Note.ABOVE(full, highest))
 
 
 def _is_signed(values: npt.NDArray[np.uint16]) -> bool:

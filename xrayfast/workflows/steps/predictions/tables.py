@@ -211,25 +211,11 @@ def _truth(table: Table, labels: Sequence[str], taken: set[str], notes: list[str
     free = [name for name in table.columns if name not in taken]
     groups = [_prefixed(free, prefix) for prefix in TRUTH_PREFIXES]
     columns = next(filter(None, groups), {})
-    truth = np.zeros((len(table), len(labels)), dtype=np.int64)
     named = _named(free, _TRUTH)
     candidates = [name for group in groups for name in group.values()] + ([named] if named else [])
     if columns and not (named and set(columns) != set(labels)):
         _note_choice("The truth is", columns.values(), candidates, notes)
-        left = dict(columns)
-        for i, label in enumerate(labels):
-            key = label if label in left else find_spelling(label, left)
-            if key is None:
-                raise DataError(
-                    f"{table.file}: has probabilities of '{label}' but no truth; found truth of {shorten(columns, 20)}."
-                )
-            name = left.pop(key)
-            _check_minus_one(table, name, notes)
-            for row, cell in enumerate(table.columns[name]):
-                truth[row, i] = _cell(table, row, f"truth of {label}", cell)
-        if left:
-            notes.append(f"Left out, because they have truth but no probabilities: {shorten(left.values())}.")
-        return truth
+        return _truth_of_flags(table, labels, columns, notes)
     if named is None:
         raise DataError(
             f"{table.file}: found no truth among the columns {shorten(free, 20)}; expected a column truth with the "
@@ -238,24 +224,46 @@ def _truth(table: Table, labels: Sequence[str], taken: set[str], notes: list[str
     _note_choice("The truth is", [named], candidates, notes)
     if len(labels) == 1:
         _check_minus_one(table, named, notes)
-    for row, cell in enumerate(table.columns[named]):
+    return _truth_of_names(table, labels, named)
+
+
+def _truth_of_flags(
+    table: Table, labels: Sequence[str], columns: Mapping[str, str], notes: list[str]
+) -> NDArray[np.int64]:
+    """Return the truth from one column of 1 and 0 per label; `columns` are keyed by the labels in their names."""
+    truth, left = np.zeros((len(table), len(labels)), dtype=np.int64), dict(columns)
+    for i, label in enumerate(labels):
+        key = label if label in left else find_spelling(label, left)
+        if key is None:
+            raise DataError(
+                f"{table.file}: has probabilities of '{label}' but no truth; found truth of {shorten(columns, 20)}."
+            )
+        name = left.pop(key)
+        _check_minus_one(table, name, notes)
+        truth[:, i] = [_cell(table, row, f"truth of {label}", cell) for row, cell in enumerate(table.columns[name])]
+    if left:
+        notes.append(f"Left out, because they have truth but no probabilities: {shorten(left.values())}.")
+    return truth
+
+
+def _truth_of_names(table: Table, labels: Sequence[str], column: str) -> NDArray[np.int64]:
+    """Return the truth from a column of the names of each image's labels, and from the column `masked` of a run."""
+    truth = np.zeros((len(table), len(labels)), dtype=np.int64)
+    for row, cell in enumerate(table.columns[column]):
         if len(labels) == 1 and find_spelling(cell, labels) is None:
-            value = 0 if is_normal(cell) else _cell(table, row, named, cell)
+            value = 0 if is_normal(cell) else _cell(table, row, column, cell)
             truth[row, 0] = min(value, 0) if labels[0] in _CELLS else value  # "prob_0" beside 1: the other class
             continue
         for name in filter(None, map(str.strip, cell.split(LABEL_JOIN))):
             key = name if name in labels else find_spelling(name, labels)
             if key is None:
                 raise DataError(
-                    f"{table.where(row)}: {named} has '{name}'; expected {shorten(labels, 20)}; several are "
+                    f"{table.where(row)}: {column} has '{name}'; expected {shorten(labels, 20)}; several are "
                     f"separated by '{LABEL_JOIN}'.{did_you_mean(name, labels)}"
                 )
             truth[row, labels.index(key)] = 1
-    masked = table.columns.get("masked", [""] * len(table))
-    for row, cell in enumerate(masked):
-        for name in filter(None, cell.split(LABEL_JOIN)):
-            if name in labels:
-                truth[row, labels.index(name)] = -1
+    for row, cell in enumerate(table.columns.get("masked", ())):
+        truth[row, [labels.index(name) for name in cell.split(LABEL_JOIN) if name in labels]] = -1
     return truth
 
 
