@@ -85,38 +85,23 @@ def build_own_network(
         unused = copy_weights(net, blocks, read_weights(Path(weights)), weights, name)
     model: nn.Module = net
     if whole:
-        if dropout is not None:
-            raise ConfigError(
-                f"dropout is {dropout:g}, which has no effect: it is applied in the head, and {name} is a whole "
-                f"network. Set the dropout in {name}."
-            )
-        if head not in ("fastai", "none") or head_width:
-            raise ConfigError(
-                f"head is {head} and head_width {head_width or 'not given'}, which have no effect: {name} returns "
-                f"one output per label ({n_out}), so it is used as a whole network. A backbone with as many features "
-                "as labels must return them as a map (N, F, 1, 1)."
-            )
+        _require_no_head(name, n_out, head, head_width, dropout)
         note = (
             f"{name} is used as a whole network: it returns one output per label. No head is added. To use it as a "
             "backbone, return its features as a map (N, F, 1, 1)."
         )
         if probabilities:
             note += " Its outputs look like probabilities, but logits are expected: remove its softmax or sigmoid."
-    elif head == "classifier":
-        raise ConfigError(
-            f"head is classifier, which works only for networks that 'xrayfast models' lists, not for {name}. Use "
-            "another head."
-        )
     else:
+        if head == "classifier":
+            raise ConfigError(
+                f"head is classifier, which works only for networks that 'xrayfast models' lists, not for {name}. Use "
+                "another head."
+            )
         model = add_head(LoadedBackbone(blocks, 1), n_out, head_width, head, size, dropout)
-        found = "a feature map"
-        if output.ndim == 2:
-            cut = not any(isinstance(block, nn.Unflatten) for block in blocks.values())
-            used = "so the layers after its last feature map are dropped" if cut else "its features"
-            found = f"{tuple(output.shape)} for 2 images, {used}"
         note = (
-            f"{name} is used as a backbone: its output is {found}. The head '{head}' is added; a whole network would "
-            f"return (N, {n_out})."
+            f"{name} is used as a backbone: its output is {_describe_features(output, blocks)}. The head '{head}' is "
+            f"added; a whole network would return (N, {n_out})."
         )
     if contiguous:
         model.register_forward_pre_hook(make_contiguous)
@@ -125,6 +110,31 @@ def build_own_network(
     frozen = sum(not parameter.requires_grad for parameter in net.parameters())
     notes = (note, *([_describe_frozen(name, frozen)] if frozen else []), *unused_note(unused, weights))
     return LayeredNetwork(model, groups, "none" if whole else head, source, notes)
+
+
+def _require_no_head(
+    name: str, n_out: int, head: HeadName, head_width: int | Sequence[int], dropout: float | None
+) -> None:
+    """Raise a ConfigError if an option of the head is given for a whole network."""
+    if dropout is not None:
+        raise ConfigError(
+            f"dropout is {dropout:g}, which has no effect: it is applied in the head, and {name} is a whole network. "
+            f"Set the dropout in {name}."
+        )
+    if head not in ("fastai", "none") or head_width:
+        raise ConfigError(
+            f"head is {head} and head_width {head_width or 'not given'}, which have no effect: {name} returns one "
+            f"output per label ({n_out}), so it is used as a whole network. A backbone with as many features as labels "
+            "must return them as a map (N, F, 1, 1)."
+        )
+
+
+def _describe_features(output: Tensor, blocks: Blocks) -> str:
+    if output.ndim == 4:
+        return "a feature map"
+    cut = not any(isinstance(block, nn.Unflatten) for block in blocks.values())
+    used = "so the layers after its last feature map are dropped" if cut else "its features"
+    return f"{tuple(output.shape)} for 2 images, {used}"
 
 
 def _describe_frozen(name: str, frozen: int) -> str:
