@@ -130,6 +130,7 @@ def test_arguments_that_would_draw_nothing_are_refused(tiny_run):
             r"arch is 3; expected a string or code \(a function, a class or a module\)\.",
         ),
         (lambda g: xf.fit("data", arch=5), r"arch is 5; expected a string, or in Python a torch\.nn\.Module or what"),
+        (lambda g: xf.learner(g["dls"], weights="xrv:nope"), "^found xrv:nope; expected xrv:NAME"),
         (lambda g: xf.learner(g["dls"], arch="resnet81"), "Did you mean 'resnet18'"),
         (lambda g: xf.learner(g["dls"], groups="blcoks"), "Did you mean 'blocks'"),
         (lambda g: xf.learner(g["dls"], gamma=3.0), "gamma is 3.0, which has no effect"),

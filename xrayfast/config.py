@@ -206,7 +206,9 @@ def _as_weights(value: Any) -> Any:
 
 
 def _broken_rule(message: str) -> PydanticCustomError:
-    """Return an error with a whole message, in which pydantic replaces no braces; `_message` recognizes its type."""
+    """Return an error with a whole message, in which pydantic replaces no braces; `describe_wrong_value` knows its
+    type.
+    """
     return PydanticCustomError("rules", "{message}", {"message": message})
 
 
@@ -1165,8 +1167,6 @@ def _message(path: tuple[str, ...], problems: Sequence[Any]) -> str:
     last = problems[-1]
     if last["type"] == "extra_forbidden":
         return f"unknown key '{'.'.join(path)}'.{_place_of(path)}"
-    if last["type"] == "rules":
-        return str(last["msg"])
     return describe_wrong_value(path[-1] if path else "settings", last["input"], problems, _code(path))
 
 

@@ -218,8 +218,10 @@ _WORDS = {
 def describe_wrong_value(name: str, value: Any, problems: Sequence[Any], also: str = "") -> str:
     """Return a message on a wrong value from pydantic's errors, with a hint on the word that a misspelled one may mean.
 
-    `also` is what else is accepted.
+    `also` is what else is accepted. An error of the type "rules" has the whole message.
     """
+    if problems[-1]["type"] == "rules":
+        return str(problems[-1]["msg"])
     expected = join_alternatives(dict.fromkeys(map(expectation, problems)))
     allowed = [problem["ctx"]["expected"] for problem in problems if problem["type"] == "literal_error"]
     hint = did_you_mean(str(value), allowed[0].split("'")[1::2]) if allowed else ""  # of "'auto', 'ce' or 'focal'"
