@@ -167,6 +167,14 @@ def test_it_predicts_only_once_the_mean_is_calibrated(pair, data_dir, tmp_path):
         xf.predict(run, data_dir / "normal")
 
 
+def test_a_network_that_was_copied_over_another_is_not_averaged_with_it(pair, data_dir, tmp_path):
+    run = xf.Run(shutil.copytree(pair.path, tmp_path / "pair"))
+    shutil.rmtree(run.path / "member-2")
+    shutil.copytree(run.path / "member-1", run.path / "member-2")
+    with pytest.raises(RunError, match=r"member-2: has the same weights as .*member-1, so one is a copy of the other"):
+        xf.predict(run, data_dir / "normal")
+
+
 def test_a_failure_is_recorded(data, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise TrainingError("diverged")

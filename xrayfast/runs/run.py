@@ -33,7 +33,7 @@ from xrayfast.files.atomic import write_json, write_text
 from xrayfast.files.checksums import CHECKSUMS, start_checksums
 from xrayfast.files.csv_tables import read_csv, write_csv
 from xrayfast.files.file_names import portable_name, require_utf8
-from xrayfast.files.intact import INFO_FILE, require_intact
+from xrayfast.files.intact import INFO_FILE, known_digests, require_intact
 from xrayfast.files.run_lock import lock_run
 from xrayfast.files.writable import ensure_folder, why_unwritable
 from xrayfast.hub.download import PREFIX, download, is_hub_name
@@ -668,6 +668,16 @@ class Run(Folder):
             raise RunError(f"{self.path}: lacks {name}. {why}".strip() + f" The run's status is '{status}'.")
         require_intact(path)
         return path
+
+
+def find_copy(runs: Iterable[Run]) -> tuple[Run, Run] | None:
+    """Return the first run that has the same weights as an earlier one, and that one; None if there is none."""
+    first: dict[str, Run] = {}
+    for run in runs:
+        for digest in known_digests(run.new_model_path)[-1:]:
+            if (earlier := first.setdefault(digest, run)) is not run:
+                return run, earlier
+    return None
 
 
 def now() -> str:

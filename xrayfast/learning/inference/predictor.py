@@ -30,7 +30,7 @@ from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision, Probabilities
 from xrayfast.runs.predictions import Predictions, image_attributes, truth_of
-from xrayfast.runs.run import Run
+from xrayfast.runs.run import Run, find_copy
 
 if TYPE_CHECKING:
     from xrayfast.learning.fastai_api import Learner
@@ -209,6 +209,11 @@ def predictor_of_run(
         raise RunError(
             f"{run.path}: its networks are not averaged yet; its status is '{status}'. {run.resume_command} computes "
             "their mean."
+        )
+    if copied := find_copy(members):
+        raise RunError(
+            f"{copied[0].path}: has the same weights as {copied[1].path}, so one is a copy of the other. Copy "
+            f"{run.path} again from where it was made."
         )
     return EnsemblePredictor([Predictor.from_run(member, device, arch) for member in members], run.decision)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,9 @@ from xrayfast.config import PREDICTED_SPLITS
 from xrayfast.data.splits.words import Split
 from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.files.csv_tables import read_csv
-from xrayfast.files.intact import known_digests
 from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.predictions import Predictions
-from xrayfast.runs.run import Run
+from xrayfast.runs.run import Run, find_copy
 
 
 def require_alike(members: Sequence[Run]) -> None:
@@ -36,14 +34,13 @@ def require_alike(members: Sequence[Run]) -> None:
         if paths.count(path) > 1:
             raise ConfigError(f"{path}: found this run {plural(paths.count(path), 'time')}; expected each run once.")
     first, *others = members
-    with_weights: dict[str, Path] = {}
     for run in members:
-        for digest in known_digests(run.model_path)[-1:]:
-            if (earlier := with_weights.setdefault(digest, run.path)) != run.path:
-                raise ConfigError(
-                    f"{run.path}: has the same weights as {earlier}, so it may be a copy; expected each network once. "
-                    "Leave it out."
-                )
+        _ = run.model_path  # raises if it is missing or damaged
+    if copied := find_copy(members):
+        raise ConfigError(
+            f"{copied[0].path}: has the same weights as {copied[1].path}, so it may be a copy; expected each network "
+            "once. Leave it out."
+        )
     for other in others:
         for name, ours, theirs in (
             ("labels", first.labels, other.labels),
