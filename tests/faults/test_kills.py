@@ -27,17 +27,23 @@ OPTIONS = [
     "--epochs 3 --frozen-views 2 --head mlp",
     "--epochs 6 --unfreeze --early-stop 1 --loss focal",
     "--epochs 2 --no-cache --test-fraction 0.2",
+    "--epochs 1 --unfreeze --members 2",
 ]
-SAME = ("model.safetensors", "batches.csv", "split.csv", "labels.json", "predictions/valid.csv")
+OTHER = {"run.json", "checksums.txt", "model_card.md", "claim.md"}
+"""Files with times, or with checksums of such files."""
 
 
 def bytes_of(run: Path) -> dict[str, bytes]:
-    """Return the files that must be equal: all files with numbers, without the times in history and metrics."""
-    found = {name: (run / name).read_bytes() for name in SAME}
-    lines = (run / "history.csv").read_text().splitlines()
-    found["history.csv"] = "\n".join(line.rsplit(",", 1)[0] for line in lines).encode()
-    metrics = (run / "metrics.json").read_text().splitlines()
-    return found | {"metrics.json": "\n".join(line for line in metrics if '"seconds"' not in line).encode()}
+    """Return the files that must be equal, without the times in history and metrics; and what the run remarks."""
+    found = {"remarks": repr([xf.Run(file.parent).info.remarks for file in sorted(run.rglob("run.json"))]).encode()}
+    for path in (path for path in run.rglob("*") if path.is_file() and path.name not in OTHER):
+        lines = path.read_bytes().splitlines()
+        if path.name == "history.csv":
+            lines = [line.rsplit(b",", 1)[0] for line in lines]
+        elif path.name == "metrics.json":
+            lines = [line for line in lines if b'"seconds"' not in line]
+        found[path.relative_to(run).as_posix()] = b"\n".join(lines)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +71,10 @@ def go_on(victims: Victims, name: str, words: list[object]) -> tuple[int, str]:
 def harm(victims: Victims, name: str, expected: dict[str, bytes]) -> list[str]:
     """Return the differences from the undisturbed run: changed, missing and leftover files."""
     run = victims.folder / "runs" / name
-    try:
-        found = bytes_of(run)
-    except OSError as error:
-        return [f"{error.filename} is missing"]
-    wrong = [f"{file} differs" for file, content in expected.items() if found[file] != content]
-    leftovers = {path.name for path in run.iterdir()} - {
-        path.name for path in (victims.folder / "runs" / "whole0").iterdir()
-    }
-    return wrong + [f"{file} is left over" for file in leftovers]
+    found = bytes_of(run)
+    wrong = [f"{file} differs or is missing" for file, content in expected.items() if found.get(file) != content]
+    wrong += [f"{path} is missing" for path in OTHER if not (run / path).is_file()]
+    return wrong + [f"{file} is left over" for file in found.keys() - expected.keys()]
 
 
 def write_in_thread():

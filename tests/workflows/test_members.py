@@ -126,7 +126,10 @@ def test_a_network_that_never_began_is_trained_by_resume(data_dir, pair, tmp_pat
     (changed.path / "member-2" / "model.safetensors").write_bytes(b"")
     with pytest.raises(RunError, match=r"member-2/model\.safetensors: has changed"):
         xf.resume(changed)
-    assert bytes_of(xf.resume(run)) == bytes_of(pair)
+    again = xf.resume(run)
+    assert bytes_of(again) == bytes_of(pair) and again.info.remarks == pair.info.remarks
+    first, second = (member.info.data_notes for member in again.members)
+    assert first == second and any("drawn with seed" in note for note in second)
 
 
 def test_seeds_that_end_above_the_largest_are_refused_before_training(data, tmp_path):

@@ -61,6 +61,7 @@ def train_run(
         "xrayfast": __version__,
         "arch": config.model.arch,
         "fingerprint": manifest.fingerprint(),
+        "data_notes": list(manifest.notes),
         "own_code": require_own(manifest.task, manifest.labels, config, request.cbs, request.metrics)[1],
         "members": member_names(config.train.members),
     }
@@ -86,6 +87,7 @@ def resume_run(run: Run, request: Request, note: Callable[[str], None]) -> None:
         request.world.barrier()
         require_same_images(run, data, images, note)
         compared = compare_all_images(data, images, reporter.preparing)
+        data = replace(data, notes=tuple(run.info.data_notes) or data.notes)  # as when the run began
         config, request = config.model_copy(update={"data": data.config}), replace(request, shown_notes=data.notes)
         return train_network(data, config, images, compared, request, name=name, runs=runs)
 
