@@ -34,8 +34,9 @@ OTHER = {"run.json", "checksums.txt", "model_card.md", "claim.md"}
 
 
 def bytes_of(run: Path) -> dict[str, bytes]:
-    """Return the files that must be equal, without the times in history and metrics; and what the run remarks."""
-    found = {"remarks": repr([xf.Run(file.parent).info.remarks for file in sorted(run.rglob("run.json"))]).encode()}
+    """Return the files that must be equal, without the times in history and metrics; and the notes on the data."""
+    runs = [xf.Run(file.parent) for file in sorted(run.rglob("run.json"))]
+    found = {"data_notes": repr([one.info.data_notes for one in runs]).encode()}
     for path in (path for path in run.rglob("*") if path.is_file() and path.name not in OTHER):
         lines = path.read_bytes().splitlines()
         if path.name == "history.csv":
@@ -93,7 +94,7 @@ def test_training_killed_at_any_moment_resumes_to_the_same_bytes(campaign, prepa
         name, after = f"{'thread' if prepare else 'kill'}{kill}", float(rng.uniform(0, seconds * 1.05))
         _code, _output, running = victims.strike(name, signal.SIGKILL, after, *words, "--name", name)
         run = victims.folder / "runs" / name
-        moments["ended" if not running else "training" if (run / "history.csv").exists() else "before"] += 1
+        moments["ended" if not running else "training" if [*run.rglob("history.csv")] else "before"] += 1
         where = f"{name} after {after:.2f} s of {seconds:.2f}, {OPTIONS[kill % len(OPTIONS)]}"
         code, output = go_on(victims, name, words)
         if code or "Traceback" in output or "defect" in output:

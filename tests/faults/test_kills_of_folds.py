@@ -12,9 +12,9 @@ from tests.faults.victims import Victims, timed
 from tests.workflows.test_cross_validate import bytes_of
 
 KILLS = size_of("fold_kills", 10)
-OPTIONS = "--folds 3 --test-fraction 0.2 --epochs 3"
-SHARED = {1: ["--unfreeze", "--freeze-epochs", "1"], 2: ["--augment", "off"]}
-"""Per number of jobs: the folds train all layers (1) or share the features of frozen layers (2)."""
+OPTIONS = "--folds 3 --test-fraction 0.2 --epochs 2"
+SHARED = {1: ["--unfreeze", "--freeze-epochs", "1", "--members", "2"], 2: ["--augment", "off"]}
+"""Per number of jobs: each fold trains all layers of two networks (1), or they share features of frozen layers (2)."""
 
 
 @pytest.mark.slow
