@@ -211,7 +211,8 @@ def test_a_label_that_is_ranked_no_better_than_chance_gets_its_prevalence_and_ke
     assert after.mean() == pytest.approx(share)
     np.testing.assert_allclose(after, share, rtol=0.02)
     assert (np.argsort(after) == np.argsort(raw)).all()
-    assert ("no better than chance" if 0 < positives < images else "no image with") in found.reason
+    lacking = f"no image {'without' if positives else 'with'} the label"
+    assert ("no better than chance" if 0 < positives < images else lacking) in found.reason
 
 
 def test_an_auroc_of_exactly_half_is_chance_whatever_the_slope():
@@ -221,12 +222,19 @@ def test_an_auroc_of_exactly_half_is_chance_whatever_the_slope():
     assert found.slope == LEAST_SLOPE and "no better than chance" in found.reason
 
 
+def test_a_slope_below_zero_would_reverse_the_order():
+    """The AUROC is 20/23, but three positives are far below all others."""
+    found = fit_scaling(np.repeat([1, 0], [23, 20]), np.repeat([0.6, 1e-9, 0.5], [20, 3, 20]))
+    assert found.slope == LEAST_SLOPE and "no better than chance" in found.reason
+
+
 @pytest.mark.parametrize(
     ("truth", "probability", "expected", "reason"),
     [
         ([], [], (1, 0), "no image with or without the label"),
         ([-1, -1], [0.1, 0.3], (1, 0), "no image with or without the label"),
         ([0, 0, 0, 1], [0.8] * 4, (1, logit(1 / 4) - logit(0.8)), "all probabilities are equal"),
+        ([1] * 10 + [0] * 10, [0.1 + 0.2] * 10 + [0.3] * 10, (1, -logit(0.3)), "all probabilities are equal"),
     ],
 )
 def test_if_nothing_can_be_fitted_the_reason_is_given(truth, probability, expected, reason):

@@ -77,6 +77,13 @@ def test_undefined_values_are_none():
     known = truth[:, 0] >= 0
     assert rows[0] == calibration_rows(truth[known, :1], probability[known, :1], ["a"])[0]
     assert rows[2] == {"label": "c", **dict.fromkeys(TITLES), "intervals": {}}
+    groups = np.arange(len(truth)) // 3
+    by_patient, of_known = (
+        calibration_rows(truth, probability, list("abcd"), groups)[0],
+        (truth[known, :1], groups[known]),
+    )
+    assert by_patient == calibration_rows(of_known[0], probability[known, :1], ["a"], of_known[1])[0]
+    assert calibration_rows(np.ones((9, 1), int), probability[:9, :1], ["c"]) == [rows[2]]
     # A perfectly separated label has no slope, and a label of two patients no intervals.
     [perfect] = calibration_rows(np.repeat([1, 0], [8, 9])[:, None], np.repeat([0.8, 0.2], [8, 9])[:, None], ["a"])
     assert perfect["calibration_slope"] is None and perfect["intervals"]["calibration_slope"]["low"] is None

@@ -1,6 +1,7 @@
 """A decision: what is chosen on validation, and how it is applied, written and read."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from xrayfast.metrics.operating_points.calibration import (
     fit_scalings,
     fit_temperature,
 )
-from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision, with_thresholds
 from xrayfast.metrics.operating_points.thresholds import choose_thresholds, decide
 
 LABELS = ("a", "b", "c")
@@ -77,6 +78,18 @@ def test_two_classes_get_slope_and_bias_of_the_log_odds(column):
     assert json.loads(json.dumps(decision.to_json()))["calibration"]["labels"][0]["label"] == ("a", "b")[column]
 
 
+def test_images_of_one_patient_count_once_for_the_slope():
+    truth, raw = drawn("multi")
+    groups = np.where(truth[:, 0] == 1, 7, np.arange(600) + 10)
+    scalings = [fit_decision(truth, raw, LABELS, "multi", rule=None, groups=groups).calibration[0]]
+    two = np.stack([truth[:, 0], 1 - truth[:, 0]], axis=1), np.stack([raw[:, 0], 1 - raw[:, 0]], axis=1)
+    decision = fit_decision(*two, ("a", "b"), "single", rule=None, positive="a", groups=groups)
+    assert decision.whose_logit == "the logit of a"
+    assert replace(decision, positive="b").whose_logit == "the logit of b"
+    for found in (*scalings, *decision.calibration):
+        assert found.slope == 1 and "fewer than 10 patients with the label" in found.reason
+
+
 def test_two_classes_with_few_validation_images_get_a_bias_or_the_prevalence():
     rng = np.random.default_rng(0)
     truth = np.eye(2, dtype=int)[(np.arange(200) < 6).astype(int)]
@@ -110,6 +123,10 @@ def test_a_written_decision_reads_back_equal(task, rule, target):
     content = json.loads(json.dumps(decision.to_json(), allow_nan=False))
     again = Decision.from_json(content, task, LABELS)
     assert again.to_json() == decision.to_json()
+    assert [*again.uncalibrated.values()] == ([["c"]] if task == "multi" else [])
+    by_patient = with_thresholds(decision, truth, raw, rule, target, unit="patient", unit_join="max")
+    read = Decision.from_json(json.loads(json.dumps(by_patient.to_json())), task, LABELS)
+    assert (read.unit, read.unit_join) == ("patient", "max")
     np.testing.assert_array_equal(again.calibrated(raw), decision.calibrated(raw))
     np.testing.assert_array_equal(again.decide(raw), decide(raw, task, decision.thresholds))
     assert (again.rule, again.target) == (rule, target)
@@ -143,9 +160,12 @@ def test_with_two_classes_the_positive_class_has_the_threshold(positive, confide
 def test_two_classes_of_an_older_run_keep_thresholds_that_decide_nothing():
     row = {"threshold": 0.2, "sensitivity": 0.9, "specificity": 0.8, "positives": 3, "negatives": 4}
     points = {"rule": "youden", "target": None, "labels": [{"label": label} | row for label in "ab"]}
-    decision = Decision.from_json({"calibration": None, "operating_points": points}, "single", "ab")
-    assert decision.is_one_vs_rest and [point.threshold for point in decision.points] == [0.2, 0.2]
-    assert decision.decide(np.array([[0.7, 0.3]])).tolist() == [[1, 0]]
+    points["labels"][0]["threshold"] = 0.9
+    for positive in ({}, {"positive": "b"}):
+        content = {"calibration": None, "operating_points": points, **positive}
+        decision = Decision.from_json(content, "single", "ab")
+        assert decision.is_one_vs_rest and [point.threshold for point in decision.points] == [0.9, 0.2]
+        assert decision.decide(np.array([[0.7, 0.3]])).tolist() == [[1, 0]]
 
 
 def test_expected_rates_are_stated_with_the_confidence_that_raises_them():
@@ -165,7 +185,15 @@ def test_expected_rates_are_stated_with_the_confidence_that_raises_them():
         "with 20, at most 0.86 is possible). For a target of 0.95, the expected sensitivity on new images is: mass "
         "0.952"
     )
-    assert sure.thresholds[0] != 0.5 and sure.points[1].reason == ""
+    assert sure.thresholds[0] != 0.5 and sure.points[1].reason == "" and "--target" not in sure.shortfall
+    assert sure.purpose == "the best specificity at a sensitivity of at least 0.95 on new images, with 95% confidence"
+    assert replace(found, unit="patient").purpose.endswith("0.95 of patients")
+    all_of_them = fit_decision(truth, raw, ("mass",), "multi", rule="sensitivity", target=1.0)
+    assert "For a target of 1" in all_of_them.shortfall and "--target" not in all_of_them.shortfall
+    other = fit_decision(1 - truth, 1 - raw, ("mass",), "multi", rule="specificity", target=0.95)
+    assert "mass 0.952, with a 36% chance of being below the target (20 images)" in other.shortfall
+    none = fit_decision(0 * truth, raw, ("mass",), "multi", rule="sensitivity", target=0.95)
+    assert none.shortfall == "The target is not reached for mass (no image with the label)."
 
 
 def test_a_label_without_a_chosen_threshold_uses_one_half():
@@ -203,6 +231,12 @@ def pointed(**changed):
         ("multi", scaled(slope=1e308), "slope is 1e"),
         ("multi", scaled(bias=float("nan")), "bias is nan"),
         ("multi", pointed(threshold=7), "threshold is 7"),
+        ("multi", pointed(threshold=True), "threshold is True"),
+        (
+            "multi",
+            {"calibration": {"method": "scaling", "labels": [{"label": x, "slope": 1, "bias": 0} for x in "bac"]}},
+            "in another order",
+        ),
         ("multi", pointed(sensitivity=40), "sensitivity is 40"),
         ("multi", pointed(positives=-3), "positives is -3"),
         ("multi", pointed(negatives=1e300), "negatives is 1e"),

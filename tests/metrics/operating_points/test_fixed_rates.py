@@ -39,9 +39,9 @@ def test_masked_cells_are_left_out_and_a_label_with_one_class_has_no_rates():
 
 
 def test_perfect_ranking_has_an_interval_according_to_the_number_of_patients():
-    truth = np.repeat([1, 0], [20, 60])
-    groups = np.arange(80) // 2
-    [row] = fixed_rate_rows(truth[:, None], truth[:, None] * 0.8 + 0.1, ["a"], groups, resamples=100)
+    truth = np.repeat([-1, 1, 0], [20, 20, 60])
+    groups = np.r_[100:120, np.arange(80) // 2]  # masked images are of other patients
+    [row] = fixed_rate_rows(truth[:, None], truth[:, None] * 0.4 + 0.5, ["a"], groups, resamples=100)
     assert [row[name] for name in TITLES] == [1, 1, 1, 1]
     found = row["intervals"]
     low, high = wilson(10, 10)
@@ -66,6 +66,15 @@ def test_the_draws_do_not_depend_on_the_other_labels():
     truth, probability = many_labels()
     rows = fixed_rate_rows(truth, probability, list("abcd"), resamples=40, seed=3)
     assert fixed_rate_rows(truth[:, [2]], probability[:, [2]], ["c"], resamples=40, seed=3) == [rows[2]]
+
+
+def test_a_rate_of_one_that_is_lower_in_some_resamples_has_an_interval():
+    """Three of 30 images without the label are above all others: in a resample they can be four."""
+    truth, score = np.repeat([1, 0, 0], [30, 3, 27]), np.repeat([0.5, 0.9, 0.1], [30, 3, 27])
+    rows = [fixed_rate_rows(truth[:, None], score[:, None], ["a"], resamples=40, seed=seed)[0] for seed in (0, 1)]
+    found, other = (row["intervals"]["sensitivity_at_specificity_90"] for row in rows)
+    assert rows[0]["sensitivity_at_specificity_90"] == 1 and 0 < found["low"] < found["high"] == 1
+    assert found["low"] != other["low"], "the seed draws other resamples"
 
 
 @pytest.mark.slow

@@ -161,6 +161,7 @@ def test_neighboring_scores_and_zero():
     assert point.threshold == just_above
     everything = choose_threshold([1, 1, 1, 0, 1], [0.9, 0.8, 0.7, 0.3, 0.0], "f1")
     assert everything.threshold == 0
+    assert choose_threshold([1, 0, 1], [0.9, 0.8, 0.6], "f1").threshold == 0.3
     assert everything.sensitivity == 1
 
 
@@ -209,6 +210,10 @@ def test_the_expected_rate_on_new_images_after_a_choice_on_twenty():
     assert (of_patients.positive_patients, of_patients.negative_patients) == (10, 100)
     assert of_patients.expected("sensitivity", 0.95)[0] == pytest.approx(9.5 / 11)
     assert choose_threshold(truth, score, "sensitivity", 0.95).positive_patients is None
+    # The other rate is counted on the images without the label.
+    other = choose_threshold(1 - truth, 1 - score, "specificity", 0.95, groups=groups)
+    assert other.expected("specificity", 0.95) == of_patients.expected("sensitivity", 0.95)
+    assert other.interval("specificity") == of_patients.interval("sensitivity")
 
 
 def test_too_few_images_or_known_patients_for_the_confidence_are_counted():

@@ -87,18 +87,17 @@ class _Side:
         self.own, self.others = unit[order][positive], unit[order][~positive]
         # For each of `own`, how many of the others score at least as high: tied images are predicted together.
         self._through = np.searchsorted(falling[~positive], falling[positive], side="right")
-        steps = np.append(np.diff(falling[positive]) > 0, True)
-        self._ends = np.flatnonzero(steps)
 
     def highest(self, counts: DrawnCounts, rate: float) -> Floats:
-        """Return (B,) the highest share in B resamples, from (B, units) counts; NaN if a class is not drawn."""
-        own = np.cumsum(counts[:, self.own], axis=1)
-        others = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts[:, self.others], axis=1)], axis=1)
-        above = others[:, self._through[self._ends]]
+        """Return (B,) the highest share in B resamples, from (B, units) counts; NaN if `own` is not drawn."""
+        own, others = (
+            np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts[:, side], axis=1)], axis=1)
+            for side in (self.own, self.others)
+        )
+        above = others[:, self._through]
         called = (above <= (1 - rate) * others[:, -1:] + 1e-9).sum(axis=1)
-        hits = np.concatenate([np.zeros((len(counts), 1)), own[:, self._ends]], axis=1)
         with np.errstate(invalid="ignore"):
-            share: Floats = hits[np.arange(len(counts)), called] / np.where(others[:, -1] > 0, own[:, -1], np.nan)
+            share: Floats = own[np.arange(len(counts)), called] / own[:, -1]
         return share
 
     def limits(self, value: float, rate: float, drawn: Floats) -> tuple[float, float]:
