@@ -24,7 +24,7 @@ from xrayfast.runs.info_types import RunInfo
 from xrayfast.runs.predictions import Predictions
 from xrayfast.workflows.ensemble import _join_splits
 from xrayfast.workflows.steps.predictions import ensembles
-from xrayfast.workflows.steps.predictions.ensembles import average_by_image, average_splits
+from xrayfast.workflows.steps.predictions.ensembles import average_by_image, average_splits, require_alike
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,13 @@ def test_the_folder_holds_no_weights_and_loads_again_without_code(pair, images):
     first, second, both = pair
     again = xf.Run(both.path)
     assert [run.path.resolve() for run in again.members] == [first.path.resolve(), second.path.resolve()]
+    own, infos = both.info, [first.info, second.info]
+    assert own.parameters == sum(info.parameters for info in infos) and own.fingerprint == first.info.fingerprint
+    assert own.seconds == pytest.approx(sum(info.seconds for info in infos), abs=0.1)
+    assert own.remarks == list(dict.fromkeys([*infos[0].remarks, *infos[1].remarks]))
+    assert own.counts == {split: first.info.counts[split] for split in ("valid", "test")}
+    with pytest.raises(ConfigError, match="found this run 2 times"):
+        xf.ensemble([both, first])  # its members are averaged, not itself
     kinds = {path.suffix for path in both.path.rglob("*") if path.is_file() and "evaluations" not in path.parts}
     assert kinds <= {".json", ".yaml", ".csv", ".txt"}
     for use in (xf.load, xf.resume):
@@ -184,8 +191,10 @@ def test_an_image_is_averaged_over_the_predictions_that_include_it(pair):
     averaged, counts = average_by_image([half, other])
     assert averaged.images.tolist() == found.images.tolist() and counts.tolist() == [2] * 3 + [1] * (len(found) - 3)
     assert np.allclose(averaged.raw[:3], 0.5) and np.allclose(averaged.raw[3:], other.raw[3:])
-    with pytest.raises(RunError, match="other labels"):
-        average_by_image([found, replace(found, truth=1 - found.truth)])
+    changed = found.truth.copy()
+    changed[1, 0] ^= 1
+    with pytest.raises(RunError, match=f"'{found.images[1]}' has other labels"):
+        average_by_image([found, replace(found, truth=changed)])
 
 
 def predicted(images, losses, studies=None, **attributes):
@@ -205,6 +214,20 @@ def test_losses_are_averaged_like_probabilities_and_an_image_has_the_first_study
         assert found.tolist() == pytest.approx([0.4, 0.4, 0.7])
     assert averaged.studies.tolist() == ["S2", "S1", "S3"]
     assert {name: values.tolist() for name, values in averaged.attributes.items()} == {"sex": ["F", "M", ""]}
+
+
+def test_runs_whose_labels_are_in_another_order_or_whose_size_or_window_differ_are_refused(tmp_path):
+    def run(name, labels="ab", size=64, window="auto"):
+        config = SimpleNamespace(model=SimpleNamespace(size=size), data=SimpleNamespace(window=window))
+        return SimpleNamespace(
+            path=tmp_path / name, model_path=tmp_path / name / "m", labels=labels, task="multi", config=config
+        )
+
+    for other, words in ((run("b", "ba"), "labels ba; expected ab"), (run("b", size=32), "size 32; expected 64"),
+                         (run("b", window="full"), "window full; expected auto")):  # fmt: skip
+        with pytest.raises(ConfigError, match=words):
+            require_alike([run("a"), other])
+    require_alike([run("a"), run("b")])
 
 
 def stand_in(path, table, **splits):
@@ -235,6 +258,37 @@ def test_of_test_images_only_those_that_all_runs_have_are_averaged_and_of_valida
     assert found["test"].raw[:, 0].tolist() == pytest.approx([0.6])
     runs[1].predicted_splits = ("valid",)
     assert [*average_splits(runs)] == ["valid"]
+    apart = stand_in(tmp_path / "apart", {"image": [*"abcxyz"]}, valid=predicted("c", [0]), test=predicted("z", [0]))
+    assert [*average_splits([runs[0], apart])] == ["valid"]
+    runs[0].predicted_splits = ()
+    with pytest.raises(KeyError):  # of a run, predictions that are missing are an error
+        average_splits([stand_in(tmp_path / "none", {"image": [*"abcxyz"]}), apart])
+
+
+def test_folds_of_the_same_data_keep_their_patients_and_studies_and_unknown_ones_stay_unknown(tmp_path):
+    table = {"image": [*"abcd"], "patient": ["P1", "P2", "P1", ""], "digest": ["", "bb", "", ""]}
+
+    def fold(name, images, patients, studies, digests=None, info=None):
+        valid = replace(predicted(images, [0.5] * len(images), studies), patients=np.array(patients, object))
+        of_run = table if digests is None else table | {"digest": digests, "image": [*images], "patient": patients}
+        run = stand_in(tmp_path / name, of_run, valid=valid)
+        run.info = info or run.info
+        return run
+
+    one, other = fold("one", "ab", ["P1", "P2"], ["S1", "S2"]), fold("other", "cd", ["P1", ""], ["S1", ""])
+    valid = average_splits([one, other])["valid"]
+    assert (valid.patients.tolist(), valid.studies.tolist()) == (["P1", "P2", "P1", ""], ["S1", "S2", "S1", ""])
+    # Data of only some of these images, with their own numbers; an image whose patient is known only there.
+    for digest, info in (("bb", None), ("other", RunInfo(xrayfast=__version__, versions={"pillow": "1"}))):
+        some = fold(f"some{digest}", "dbe", ["", "P1", ""], ["S1", "S2", ""], ["", digest, ""], info)
+        valid = average_splits([one, some])["valid"]
+        assert valid.images.tolist() == [*"abde"] and valid.patients.tolist() == ["P1", "P2", "", ""]
+    subset = fold("subset", "db", ["P1", "P2"], ["S1", "S2"], ["", "bb"])
+    valid = average_splits([one, subset])["valid"]
+    assert (valid.patients.tolist(), valid.studies.tolist()) == (["P1", "P2", "P1-2"], ["S1", "S2", "S1-2"])
+    first = fold("first", "ad", ["P1", ""], None, ["", ""])
+    unknown = fold("unknown", "ab", ["", ""], None, ["", ""])
+    assert average_splits([first, unknown])["valid"].patients.tolist() == ["P1", "", ""]
 
 
 def test_patients_and_studies_of_different_data_are_kept_apart_and_images_of_one_name_too(tmp_path):

@@ -12,7 +12,14 @@ from sklearn.metrics import average_precision_score
 from tests.metrics.cases import many_labels, one_class
 from xrayfast.metrics import ranking, resamples
 from xrayfast.metrics.intervals import bootstrap, estimates, resampling
-from xrayfast.metrics.intervals.bootstrap import MIN_FOR_MEAN_PRECISION, intervals, paired_differences
+from xrayfast.metrics.intervals.bootstrap import (
+    MIN_FOR_MEAN_PRECISION,
+    MIN_UNITS,
+    Interval,
+    Intervals,
+    intervals,
+    paired_differences,
+)
 from xrayfast.metrics.intervals.formulas import METHODS, estimate_auroc, newcombe_auroc
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import draws, left_out
@@ -152,6 +159,28 @@ def test_each_patient_is_left_out_once():
     assert len(shares) == resampling.SHARES
     assert ((1 - shares).sum(axis=0) == 1).all()
     assert set((1 - shares).sum(axis=1)) == {5, 6}
+    other = np.concatenate(list(left_out(1003, seed=1, block=64)))
+    neighbors = [(np.diff(np.flatnonzero(one == 0)) == 1).all() for one in shares]
+    assert (shares != other).any() and not any(neighbors), "groups are drawn, since the order may mean something"
+
+
+def test_notes_are_on_labels_that_are_shown_and_begin_below_the_limits():
+    fixed, clear = Interval(1, math.nan, math.nan, 0, fixed=True), Interval(1, 0.5, 1, 0)
+    found = Intervals({}, {"f1": (clear, fixed)}, MIN_UNITS, "image", 9, 0, (19, 20))
+    few, _, same = found.notes("ab")
+    assert "Fewer than 20 images in the rarer class of a (19)" in few and same.endswith("value: b (F1).")
+    assert found.notes("ab", "b")[1:] == [same] and not any("same value" in note for note in found.notes("ab", "a"))
+
+
+def test_images_that_all_have_the_label_have_no_biased_mean():
+    """The average precision of few images with the label is biased, unless there is none."""
+    found = intervals(ResampledMetrics(np.ones((6, 1), int), np.linspace(0.2, 0.8, 6)[:, None], "multi"), resamples=9)
+    for name, interval in every(found):
+        assert not math.isnan(interval.value) or math.isnan(interval.low), name
+        assert not (interval.biased and math.isnan(interval.value)), name
+    rare = np.eye(60, 1, dtype=int) + np.eye(60, 1, -1, dtype=int)
+    perfect = intervals(ResampledMetrics(rare, rare * 0.8 + 0.1, "multi"), resamples=9).overall["ap_macro"]
+    assert (perfect.value, perfect.biased, perfect.fixed) == (1, True, False)
 
 
 def test_a_label_that_is_often_not_drawn_is_counted_and_noted():
@@ -290,6 +319,15 @@ def test_the_difference_of_two_average_precisions_is_resampled_however_few_the_p
     assert intervals(splits[0], resamples=20).per_label["ap"][0].method == "logit"
     found = paired_differences(*splits, resamples=20)
     assert (found.per_label["ap"][0].method, found.per_label["auroc"][0].method) == ("expanded-bca", "paired")
+
+
+def test_differences_of_few_patients_have_their_sign_and_those_of_four_have_no_interval():
+    truth, probability = many_labels(n=40, labels=1)
+    flat = np.where(truth == 1, 0.6, 0.4)  # two values: fewer bins of equal counts than the other model has
+    for groups, low in ((None, 0), (np.arange(40) % 4, None)):
+        sides = [ResampledMetrics(truth, model, "multi", groups) for model in (flat, probability**4)]
+        recall = paired_differences(*sides, resamples=9).per_label["recall"][0]
+        assert recall.value > 0 and (math.isnan(recall.low) if low is None else recall.low < recall.value < recall.high)
 
 
 def test_what_cannot_be_resampled_is_refused():

@@ -137,7 +137,11 @@ def test_names_equal_the_registrys_and_a_single_sample_has_the_same_values(task)
     assert epoch_metrics(task).keys() <= history_metrics(task).keys() <= overall_metrics(task).keys()
     epoch = compute_epoch_metrics(truth, probability, task)
     assert {name: found.overall[name] for name in history_metrics(task)} == pytest.approx(epoch)
+    truth[:, 1] = -1 if task == "multi" else truth[:, 1]
+    found = ResampledMetrics(truth, probability, task)
     sample = SingleSample(found)
+    for name, metric in overall_metrics(task).items():
+        np.testing.assert_allclose(found.overall[name], metric.compute(sample)[0], atol=1e-12)
     for name, metric in label_metrics().items():
         np.testing.assert_allclose(found.per_label[name], sample.of_labels(metric.compute)[0], atol=1e-12)
 
@@ -252,6 +256,9 @@ def test_invalid_input_is_refused():
         ResampledMetrics(np.where(np.arange(10)[:, None] == 3, 1, truth), probability, "single")
     with pytest.raises(ValueError, match="threshold is"):
         ResampledMetrics(truth, probability, "multi", threshold=[0.5, 0.5])
+    with pytest.raises(ValueError, match="threshold is nan"):
+        ResampledMetrics(truth, probability, "multi", threshold=np.nan)
+    assert np.isnan(ResampledMetrics(truth, probability, "multi", prevalence=np.nan).per_label[next(iter(prevalence_metrics()))]).all()
     with pytest.raises(ValueError, match="groups has shape"):
         ResampledMetrics(truth, probability, "single", groups=[1, 2])
     with pytest.raises(ValueError, match="groups holds float64"):
