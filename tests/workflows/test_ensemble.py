@@ -19,6 +19,8 @@ from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.files.csv_tables import read_csv
 from xrayfast.files.file_names import relative_path
+from xrayfast.learning.inference.predictor import predictor_of_run
+from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.reporting.markdown.methods import describe_methods
 from xrayfast.runs.info_types import RunInfo
 from xrayfast.runs.predictions import Predictions
@@ -54,6 +56,9 @@ def test_probabilities_are_the_mean_of_the_members_and_calibrated_on_validation(
     raw = [table[columns].to_numpy(float) for table in uncalibrated]
     table = xf.predict(both, images)
     assert np.allclose(table[columns].to_numpy(float), decision.calibrated(np.mean(raw, axis=0)), atol=1e-6)
+    copy = xf.Run(shutil.copytree(both.path, both.path.with_name("calibrated"), ignore=UNCHECKED))
+    copy.write_decision(replace(both.decision, calibration=Temperature(3.0)))
+    assert predictor_of_run(copy, "cpu").decision == copy.decision != both.decision, "not that of its first member"
     spread = table[[f"spread_{label}" for label in both.labels]].to_numpy(float)
     assert np.allclose(spread, np.std(raw, axis=0, ddof=1), atol=1e-6) and (spread > 0).all()
 

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 import xrayfast as xf
+from xrayfast.config import AUGMENTATIONS
 from xrayfast.errors import ConfigError, WeightsError
 from xrayfast.learning.dataloaders.transforms import ChestAugmentation
-from xrayfast.learning.inference.predictor import Predictor, predict_split
-from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor, predict_split
+from xrayfast.metrics.operating_points.calibration import Scaling
+from xrayfast.metrics.operating_points.decision import Decision, Probabilities
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -70,7 +72,7 @@ def test_a_learner_and_its_run_predict_the_same_to_the_bit(run):
 
 def test_the_augmented_views_of_an_image_depend_only_on_the_image_and_the_seed_of_the_run(tiny_run, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
-    run.write_config(run.config.updated({"seed": 7, "tta": True}))
+    run.write_config(run.config.updated({"seed": 7, "tta": True, "augment": "strong"}))
 
     def states():
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
@@ -86,7 +88,29 @@ def test_the_augmented_views_of_an_image_depend_only_on_the_image_and_the_seed_o
     predictor.seed = 8
     assert not np.allclose(predictor.probabilities(IMAGES).raw, own, atol=1e-6)
     learn = quiet(xf.load(run, device="cpu"))
-    np.testing.assert_allclose(Predictor.from_learner(learn).probabilities(IMAGES, tta=True).raw, own, atol=1e-6)
+    of_learner = Predictor.from_learner(learn)
+    assert of_learner.augmentation == predictor.augmentation == AUGMENTATIONS["strong"]
+    np.testing.assert_allclose(of_learner.probabilities(IMAGES, tta=True).raw, own, atol=1e-6)
+    predictor.augmentation = None  # augment "off"
+    assert np.array_equal(predictor.probabilities(IMAGES).raw, predictor.probabilities(IMAGES, tta=False).raw)
+
+
+def test_an_ensemble_averages_what_its_members_give_for_the_same_options():
+    class Member:
+        size, device, tta, asked = 32, "cpu", False, []
+
+        def probabilities(self, images, **options):
+            self.asked.append(options)
+            raw = np.full((len(images), 2), 0.2 * len(self.asked), np.float32)
+            return Probabilities(raw, 1 - raw)
+
+    decision = Decision("multi", ("a", "b"), (Scaling(2.0, 0.5), Scaling(1.0, 0.0)))
+    ensemble = EnsemblePredictor([Member(), Member()], decision)
+    found, spread = ensemble.probabilities_and_spread(IMAGES, tta=True, batch_size=3)
+    assert Member.asked == [{"tta": True, "batch_size": 3}] * 2
+    np.testing.assert_allclose(found.raw, np.full((7, 2), 0.3), rtol=1e-6)
+    np.testing.assert_allclose(found.calibrated, decision.calibrated(np.full((7, 2), 0.3)), rtol=1e-6)
+    np.testing.assert_allclose(spread, np.full((7, 2), np.std([0.2, 0.4], ddof=1)), rtol=1e-6)
 
 
 def test_the_network_is_evaluated_in_float32_with_fused_batch_norm(tiny_run):

@@ -258,7 +258,9 @@ def test_invalid_input_is_refused():
         ResampledMetrics(truth, probability, "multi", threshold=[0.5, 0.5])
     with pytest.raises(ValueError, match="threshold is nan"):
         ResampledMetrics(truth, probability, "multi", threshold=np.nan)
-    assert np.isnan(ResampledMetrics(truth, probability, "multi", prevalence=np.nan).per_label[next(iter(prevalence_metrics()))]).all()
+    assert np.isnan(
+        ResampledMetrics(truth, probability, "multi", prevalence=np.nan).per_label[next(iter(prevalence_metrics()))]
+    ).all()
     with pytest.raises(ValueError, match="groups has shape"):
         ResampledMetrics(truth, probability, "single", groups=[1, 2])
     with pytest.raises(ValueError, match="groups holds float64"):
