@@ -285,7 +285,7 @@ def test_folds_of_the_same_data_keep_their_patients_and_studies_and_unknown_ones
     assert (valid.patients.tolist(), valid.studies.tolist()) == (["P1", "P2", "P1", ""], ["S1", "S2", "S1", ""])
     # Data of only some of these images, with their own numbers; an image whose patient is known only there.
     for digest, info in (("bb", None), ("other", RunInfo(xrayfast=__version__, versions={"pillow": "1"}))):
-        some = fold(f"some{digest}", "dbe", ["", "P1", ""], ["S1", "S2", ""], ["", digest, ""], info)
+        some = fold(f"some{digest}", "dbe", ["", "P1", ""], ["S1", "S2", ""], ["dd", digest, ""], info)
         valid = average_splits([one, some])["valid"]
         assert valid.images.tolist() == [*"abde"] and valid.patients.tolist() == ["P1", "P2", "", ""]
     subset = fold("subset", "db", ["P1", "P2"], ["S1", "S2"], ["", "bb"])

@@ -188,6 +188,7 @@ def test_expected_rates_are_stated_with_the_confidence_that_raises_them():
     assert sure.thresholds[0] != 0.5 and sure.points[1].reason == "" and "--target" not in sure.shortfall
     assert sure.purpose == "the best specificity at a sensitivity of at least 0.95 on new images, with 95% confidence"
     assert replace(found, unit="patient").purpose.endswith("0.95 of patients")
+    assert replace(sure, unit="patient").purpose.endswith("0.95 on new patients, with 95% confidence")
     all_of_them = fit_decision(truth, raw, ("mass",), "multi", rule="sensitivity", target=1.0)
     assert "For a target of 1" in all_of_them.shortfall and "--target" not in all_of_them.shortfall
     other = fit_decision(1 - truth, 1 - raw, ("mass",), "multi", rule="specificity", target=0.95)

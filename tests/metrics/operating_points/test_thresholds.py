@@ -214,6 +214,7 @@ def test_the_expected_rate_on_new_images_after_a_choice_on_twenty():
     other = choose_threshold(1 - truth, 1 - score, "specificity", 0.95, groups=groups)
     assert other.expected("specificity", 0.95) == of_patients.expected("sensitivity", 0.95)
     assert other.interval("specificity") == of_patients.interval("sensitivity")
+    assert choose_threshold(1 - truth, 1 - score, "specificity", 0.95).expected("specificity", 0.95)[0] == mean
 
 
 def test_too_few_images_or_known_patients_for_the_confidence_are_counted():
