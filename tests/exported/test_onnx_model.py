@@ -25,7 +25,7 @@ def changed(path, calibrate="Sqrt"):
 def test_probabilities_are_those_of_the_graph_for_images_of_the_size_of_the_run(tmp_path):
     model = OnnxModel(changed(tmp_path / "m.ONNX"))
     assert is_model_file(model.path) and not is_model_file(tmp_path) and (model.size, model.window) == (32, "full")
-    found, spread = model.probabilities_and_spread(IMAGES, batch_size=3)
+    found, spread = model.probabilities_and_spread(IMAGES, batch_size=2)
     means = np.array([[fit_square(image, 32).mean() / 255] for image in IMAGES])
     raw = softmax(means @ WEIGHTS + BIAS, axis=1)
     np.testing.assert_allclose(found.raw, raw, atol=1e-6)
