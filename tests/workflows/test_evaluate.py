@@ -280,7 +280,8 @@ def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_pat
 
 
 def test_equal_patient_numbers_of_another_source_are_other_patients(others, data_dir, tmp_path):
-    """p0001 of other data is another person, unless a shared image or study shows that the archive is the same."""
+    """p0001 of other data is another person, unless a shared image, study or folder shows that it is one archive."""
+    data_dir = Path(shutil.copytree(data_dir, tmp_path / "own"))
     own = pd.read_csv(data_dir / "labels.csv").assign(patient=[f"p{i // 2:04d}" for i in range(36)], exam=range(36))
     own.to_csv(tmp_path / "own.csv", index=False)
     run = xf.fit(xf.open_data(data_dir, labels=tmp_path / "own.csv"), runs=tmp_path / "runs", epochs=1, **SMALL)
@@ -295,6 +296,11 @@ def test_equal_patient_numbers_of_another_source_are_other_patients(others, data
     data = xf.open_data(table)
     (remark,) = describe_seen(run, data, open_images(data.config, 32))
     assert remark.startswith(f"{run.path}: By identifiers, ") and remark.endswith(OTHER_PATIENTS)
+    shutil.copytree(others, data_dir / "later")
+    later = new.assign(image=[f"later/{Path(image).parent.name}/{Path(image).name}" for image in new["image"]])
+    later.to_csv(tmp_path / "later.csv", index=False)
+    with pytest.raises(DataError, match=r": \d\d seen in training \(other images of the patient\)"):  # the same folder
+        evaluate(run, config=Config().updated({"source": data_dir, "labels": tmp_path / "later.csv"}), **FEW)
     trained = pd.read_csv(run.split_path).query("split == 'train'")["image"].iloc[0]
     shutil.copy(data_dir / trained, (tmp_path / new.iloc[-1]["image"]).with_name("known.png"))
     known = new.iloc[-1:].assign(image=str(Path(new.iloc[-1]["image"]).with_name("known.png")), patient="x")

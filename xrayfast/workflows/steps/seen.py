@@ -245,8 +245,9 @@ def _find_in_run(
         return [equal], [], [NOT_FOUND]
     alike = np.full(len(rows), "", object)
     alike[equal == ""] = _find_alike(own, data, rows[equal == ""], images, progress)
-    agree = bool((equal != "").any() or (alike != "").any())
-    by_identifier, looked = _find_by_identifier(own, data, rows, images_agree=agree)
+    same_place = {own.config.source.absolute(), own.config.labels} & {data.config.source.absolute(), data.config.labels}
+    one_archive = bool((equal != "").any() or (alike != "").any() or same_place - {None})
+    by_identifier, looked = _find_by_identifier(own, data, rows, from_one_archive=one_archive)
     return [equal, alike, *by_identifier], looked, []
 
 
@@ -307,13 +308,13 @@ def connected_splits(pairs: Integers, own: Sequence[npt.NDArray[np.object_]], co
 
 
 def _find_by_identifier(
-    own: Manifest, data: Manifest, rows: npt.NDArray[np.intp], *, images_agree: bool
+    own: Manifest, data: Manifest, rows: npt.NDArray[np.intp], *, from_one_archive: bool
 ) -> tuple[list[npt.NDArray[np.object_]], list[str]]:
     """Find the split of the run that each row's patient or study is in.
 
     Equal patients in names of files that follow the pattern of one public data set, or in tables of one, are the same
-    persons. Other equal identifiers of patients count only if such a patient, an image or a study matches too: two
-    sources may use the same numbers.
+    persons. Other equal identifiers of patients count only if such a patient or a study matches too, or the data are
+    known to be `from_one_archive`: two sources may use the same numbers.
 
     Returns:
         (N,) splits according to patients, and (N,) according to studies; and sentences on what was compared.
@@ -321,7 +322,7 @@ def _find_by_identifier(
     theirs, ours = _identities(data)[rows], _identities(own)
     patients, studies, in_names = (_splits_of_equal(theirs[:, i], ours[:, i], own) for i in range(3))
     patients, is_same_archive = np.where(in_names != "", in_names, patients), bool((in_names != "").any())
-    agree = images_agree or is_same_archive or bool((studies != "").any())
+    agree = from_one_archive or is_same_archive or bool((studies != "").any())
     looked = list[str]()
     for column, (what, found) in enumerate((("patient", patients), ("study", studies))):
         total = len(set(theirs[:, column].tolist()) - {0})
