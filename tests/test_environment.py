@@ -51,11 +51,22 @@ def test_an_error_on_import_names_the_environment_variable_behind_it(monkeypatch
     package = tmp_path / "site-packages" / "torchlike"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(f"raise ValueError({said!r})")
+    (package.parent / "importer.py").write_text("import torchlike")
     monkeypatch.syspath_prepend(package.parent)
-    monkeypatch.setattr(models, "Output", lambda *args: __import__("torchlike"))
+    monkeypatch.setattr(models, "Output", lambda *args: __import__("importer"))
     alone = CliRunner().invoke(app, ["models"])
     assert "bug in xrayfast" in alone.stderr
     monkeypatch.setenv(name, value)
     done = CliRunner().invoke(app, ["models"])
     assert done.exit_code == 1 and "bug" not in done.stderr
     assert "torchlike can't be imported" in done.stderr and f"{name}={value}." in done.stderr
+
+
+def test_a_missing_package_is_not_blamed_on_an_environment_of_its_name(monkeypatch, tmp_path):
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "importer.py").write_text("import torchless")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    monkeypatch.setenv("CONDA_DEFAULT_ENV", "torchless")
+    with pytest.raises(ModuleNotFoundError, match="torchless") as raised:
+        __import__("importer")
+    assert environment.blame_environment(raised.value) == ""

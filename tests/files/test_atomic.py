@@ -21,6 +21,11 @@ def test_a_missing_folder_is_an_error_that_says_so(tmp_path):
         write_bytes(tmp_path / "file" / "a.png", b"")
 
 
+def test_a_name_of_the_maximum_length_is_written(tmp_path):
+    write_text(tmp_path / f"{'n' * 251}.txt", "new")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["new"]
+
+
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, failure):
     path = tmp_path / "a.txt"

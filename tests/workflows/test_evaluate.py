@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -279,7 +280,7 @@ def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_pat
     assert [n for _, n in evaluate(run, config=config, **FEW).metrics["images"]["left_out"]] == [1]
 
 
-def test_equal_patient_numbers_of_another_source_are_other_patients(others, data_dir, tmp_path):
+def test_equal_patient_numbers_of_another_source_are_other_patients(others, data_dir, tmp_path, monkeypatch):
     """p0001 of other data is another person, unless a shared image, study or folder shows that it is one archive."""
     data_dir = Path(shutil.copytree(data_dir, tmp_path / "own"))
     own = pd.read_csv(data_dir / "labels.csv").assign(patient=[f"p{i // 2:04d}" for i in range(36)], exam=range(36))
@@ -296,6 +297,10 @@ def test_equal_patient_numbers_of_another_source_are_other_patients(others, data
     data = xf.open_data(table)
     (remark,) = describe_seen(run, data, open_images(data.config, 32))
     assert remark.startswith(f"{run.path}: By identifiers, ") and remark.endswith(OTHER_PATIENTS)
+    monkeypatch.chdir(tmp_path)
+    of_one_table = replace(data, config=data.config.model_copy(update={"labels": Path("own.csv")}))
+    (remark,) = describe_seen(run, of_one_table, open_images(data.config, 32))
+    assert "other images of the patient" in remark and OTHER_PATIENTS not in remark
     shutil.copytree(others, data_dir / "later")
     later = new.assign(image=[f"later/{Path(image).parent.name}/{Path(image).name}" for image in new["image"]])
     later.to_csv(tmp_path / "later.csv", index=False)

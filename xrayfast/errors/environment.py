@@ -29,8 +29,10 @@ def warn_of_unread_variables() -> None:
 
 def blame_environment(error: BaseException) -> str:
     """Return a message if an error was raised while another package was imported, and it states the name or the value
-    of environment variables; "" otherwise.
+    of environment variables; "" otherwise, and for missing modules, since an environment may be named for a package.
     """
+    if isinstance(error, ImportError):
+        return ""
     frames = (frame.f_code for frame, _ in walk_tb(error.__traceback__))
     packages = [re.search(r"site-packages[\\/](\w+)", c.co_filename) for c in frames if c.co_name == "<module>"]
     text = str(error).strip()
@@ -40,7 +42,7 @@ def blame_environment(error: BaseException) -> str:
         return ""
     listed = ", ".join(f"{name}={os.environ[name]}" for name in names)
     return (
-        f"{found[0]} can't be imported ({type(error).__name__}: {text}). The cause may be the environment: {listed}. "
+        f"{found[-1]} can't be imported ({type(error).__name__}: {text}). The cause may be the environment: {listed}. "
         "Correct or unset the variable."
     )
 

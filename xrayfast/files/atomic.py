@@ -28,7 +28,8 @@ def replace_atomically(path: Path, digest: str | None = None) -> Iterator[Path]:
         WriteError: the file can't be written: no permission, no folder, no space; see also `require_output_file`.
     """
     require_output_file(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    # Of the name, 50 characters, so that the temporary one is not too long if the name is not.
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         if not temporary.stat().st_mode & 0o077:  # safetensors makes files that others can't read, whatever the umask

@@ -30,6 +30,7 @@ from xrayfast.metrics.claims.headline import Remark
 from xrayfast.progress import StageProgress, no_progress
 from xrayfast.runs.names import SPLIT_FILE
 from xrayfast.runs.run import Run
+from xrayfast.workflows.steps.data.opening import with_absolute_paths
 from xrayfast.workflows.steps.data.reopening import find_data
 from xrayfast.workflows.steps.label_match import LabelMatch
 
@@ -245,8 +246,8 @@ def _find_in_run(
         return [equal], [], [NOT_FOUND]
     alike = np.full(len(rows), "", object)
     alike[equal == ""] = _find_alike(own, data, rows[equal == ""], images, progress)
-    same_place = {own.config.source.absolute(), own.config.labels} & {data.config.source.absolute(), data.config.labels}
-    one_archive = bool((equal != "").any() or (alike != "").any() or same_place - {None})
+    ours, theirs = ({of.source, of.labels} for of in map(with_absolute_paths, (own.config, data.config)))
+    one_archive = bool((equal != "").any() or (alike != "").any() or ours & theirs - {None})
     by_identifier, looked = _find_by_identifier(own, data, rows, from_one_archive=one_archive)
     return [equal, alike, *by_identifier], looked, []
 

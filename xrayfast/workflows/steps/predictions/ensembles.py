@@ -64,7 +64,6 @@ def average_splits(
 ) -> dict[Split, Predictions]:
     """Average the saved predictions of runs on valid and, if all runs have a test split, on test.
 
-
     For each validation image, the networks that have it in their validation split are averaged, since these were not
     trained on it: one network for runs of different folds, all networks for runs with the same split. On test, only
     images that all runs have are averaged.
