@@ -237,7 +237,7 @@ def edges(pixels):
     return (found * (200 / np.quantile(found, 0.99))).clip(0, 255).astype(np.uint8)
 
 
-LOST = [(0, 2), (1, 2), (0, 3)]
+LOST = [(0, 2), (1, 2), (0, 3), (0, 5)]
 """The first of the lost rows, and their distance."""
 
 

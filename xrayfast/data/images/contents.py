@@ -197,7 +197,7 @@ def _describe_flat(pixels: Pixels, sample: Pixels, low: int, high: int) -> list[
 def _describe_noise(pixels: Pixels, spread: int) -> list[str]:
     """Return a note if neighbors in rows, or in columns, differ as much as any two pixels do.
 
-    The mean squared difference of two independent pixels is twice the variance. If pixels two to four apart differ less
+    The mean squared difference of two independent pixels is twice the variance. If pixels two to five apart differ less
     than half as much as neighbors do, it is not noise: lines were lost, such as every second one.
     """
     height, width = pixels.shape
@@ -209,7 +209,7 @@ def _describe_noise(pixels: Pixels, spread: int) -> list[str]:
         return []  # the usual case: in noise these steps are a third of the spread
     rows, columns = pixels[:: -(-height // _SAMPLED)], pixels[:, :: -(-width // _SAMPLED)]
     for lines in (rows, columns.T) if min(height, width) >= _RUN else ():
-        unlike, *apart = (float(np.square(lines[:, n:] - lines[:, :-n].astype(np.float32)).mean()) for n in range(1, 5))
+        unlike, *apart = (float(np.square(lines[:, n:] - lines[:, :-n].astype(np.float32)).mean()) for n in range(1, 6))
         if unlike > 2 * _NOISE * rows.var():
             return [Note.ODD_LINES() if 2 * min(apart) < unlike else Note.NOISE()]
     return []

@@ -28,7 +28,7 @@ __all__ = [
     "read_bytes",
 ]  # fmt: skip
 
-READER_VERSION = 18
+READER_VERSION = 19
 """Increased when any image or its notes may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {

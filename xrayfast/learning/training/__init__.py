@@ -1,1 +1,1 @@
-"""Loaders, learner, phases, callbacks and everything else that training needs."""
+"""Learner, phases, callbacks and everything else that training needs."""
