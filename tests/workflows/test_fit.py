@@ -308,7 +308,7 @@ def test_ctrl_c_within_the_first_convolution_leaves_no_cast_weights_behind(data,
 
 
 def test_a_run_that_is_complete_or_whose_data_changed_does_not_resume(data_dir, tmp_path, data):
-    copy = shutil.copytree(data_dir, tmp_path / "data")
+    copy = shutil.copytree(data_dir, tmp_path / "Dr. A; B")
     with pytest.raises(Interrupted):
         xf.fit(copy, runs=tmp_path, name="r", epochs=2, interrupted=StopAfter(6), **SMALL)
     image = next(copy.glob("normal/*.png"))
@@ -319,6 +319,9 @@ def test_a_run_that_is_complete_or_whose_data_changed_does_not_resume(data_dir, 
     shutil.copy(next(copy.glob("covid-19/*.png")), image)
     moved.unlink()
     with pytest.raises(RunError, match=r"began: labels, splits or sizes of files differ\. Put them back"):
+        xf.resume(tmp_path / "r")
+    shutil.rmtree(copy)
+    with pytest.raises(RunError, match=f"began: {copy}[^.]*[.] Put them back"):
         xf.resume(tmp_path / "r")
     done = xf.fit(data, runs=tmp_path, name="done", epochs=1, **SMALL)
     with pytest.raises(RunError, match="nothing to resume"):

@@ -25,10 +25,12 @@ def reopen_data(run: Run) -> Manifest:
     try:
         return _reopen(run)
     except DataError as error:
-        found = re.split(r"[.;] ", str(error))[0].rstrip(".")  # its advice is on options, which a run keeps
+        source = str(run.config.data.source)
+        # Without the advice, which is on options: those of a run are kept. A path may contain ". ".
+        found = re.split(r"[.;] ", str(error).replace(source, "\0"))[0].rstrip(".").replace("\0", source)
         raise RunError(
-            f"{run.path}: the data in {run.config.data.source} are not the same as when the run began: {found}. Put "
-            "them back as they were, or start a new run."
+            f"{run.path}: the data in {source} are not the same as when the run began: {found}. Put them back as they "
+            "were, or start a new run."
         ) from error
 
 
