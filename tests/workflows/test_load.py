@@ -72,10 +72,16 @@ def test_a_learner_trained_by_hand_is_saved_as_a_run(tiny_run, tmp_path):
 
     learn = quiet(xf.load(tiny_run))
     learn.unfreeze()
-    learn.fit_one_cycle(1, 1e-3, cbs=Count())
+    learn.fit(2, 1e-3)
+    learn.fit_one_cycle(2, 1e-3, cbs=Count(), start_epoch=1)
+    learn.get_preds()
     assert len(seen) == len(learn.dls.train)
     run = xf.save(learn, runs=tmp_path, name="by-hand")
-    assert run.info["remarks"][0] == f"Trained by hand, in Python, from {tiny_run.path} on."
+    by_hand, code = run.info["remarks"][:2]
+    assert by_hand == (
+        f"Trained by hand, in Python, from {tiny_run.path} on. The history is only that of the last of 2 fits."
+    )
+    assert "own code: cbs Count. Its folder" in code
     assert run.info["status"] == "completed"
     assert len(run.history) == 1
     assert run.config.data.source == tiny_run.config.data.source
@@ -111,6 +117,25 @@ def test_a_learner_whose_data_were_replaced_by_those_of_other_labels_is_not_used
     learn.dls = type("Other", (list,), {"vocab": ["covid-19", "normal"]})([None, None])  # as fastai's
     with pytest.raises(DataError, match="of the labels covid-19, normal"):
         learn.validate()
+
+
+def test_weights_of_a_learner_of_other_labels_are_not_loaded(tiny_run, data_dir, tmp_path):
+    learn, renamed = xf.load(tiny_run), shutil.copytree(data_dir, tmp_path / "renamed")
+    learn.path = tmp_path
+    learn.save("own", with_opt=False)
+    learn.load("own", with_opt=False)
+    (renamed / "labels.csv").unlink()
+    (renamed / "covid-19").rename(renamed / "zoster")  # the last label, not the first
+    dls = xf.dataloaders(xf.open_data(renamed), size=learn.dls.size)
+    other = xf.learner(dls, arch=learn.arch, weights="none")
+    other.path = tmp_path
+    before = next(other.model.parameters()).clone()
+    with pytest.raises(
+        DataError, match="labels covid-19, normal, pneumonia, but this one has normal, pneumonia, zoster"
+    ):
+        other.load("own", with_opt=False)
+    assert torch.equal(before, next(other.model.parameters()))
+    xf.learner(dls, arch=learn.arch, weights=tiny_run)
 
 
 def test_a_placeholder_for_data_that_is_gone_is_not_saved(tiny_run, data_dir, tmp_path):

@@ -1,5 +1,7 @@
 """Learners on a user's own DataLoaders; their runs say what is unknown, such as patients."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -292,3 +294,41 @@ def no_image(data_dir):
 def test_unusable_dataloaders_are_named_errors(data_dir, make, words):
     with pytest.raises(DataError, match=words):
         xf.learner(make(data_dir), weights="none")
+
+
+def test_a_file_in_two_splits_is_noted(data_dir, recwarn):
+    learner(block(data_dir))
+    assert not [w for w in recwarn if "more than one split" in str(w.message)]
+    files = DataBlock(
+        (xf.RadiographBlock(32), CategoryBlock),
+        get_items=get_image_files,
+        get_y=parent_label,
+        splitter=lambda items: (list(range(len(items))), [3, 5]),
+    )
+    with pytest.warns(
+        UserWarning, match=r"dls has 2 files in more than one split.* \S+\.png, \S+\.png\. Use a splitter"
+    ):
+        learn = learner(files.dataloaders(data_dir, **SIZE))
+    assert "2 files in more than one split" in learn.dls.manifest.notes[0]
+
+
+def test_a_label_that_is_only_in_validation_is_named(data_dir):
+    files = DataBlock((xf.RadiographBlock(32), CategoryBlock), get_items=get_image_files, get_y=parent_label)
+    files.splitter = lambda items: [
+        [i for i, f in enumerate(items) if (f.parent.name == "normal") == v] for v in (0, 1)
+    ]
+    with pytest.raises(DataError, match=r"Label 'normal' was not included .* vocab: covid-19, pneumonia"):
+        learner(files.dataloaders(data_dir, **SIZE))
+
+
+def test_get_x_is_followed_to_the_file_that_is_read(data_dir, tmp_path):
+    """A run that predicted on files that its user inverts on reading would see other images than in training."""
+    dls = block(data_dir, get_x=lambda path: np.asarray(Image.open(path).convert("L")))
+    assert learner(dls).dls.origin == "own transforms"
+    for path in data_dir.rglob("*.png"):
+        new = tmp_path / path.relative_to(data_dir)
+        new.parent.mkdir(exist_ok=True)
+        new.symlink_to(path)
+    learn = learner(block(data_dir, get_x=lambda path: tmp_path / path.relative_to(data_dir)))
+    assert learn.dls.origin == "own"
+    assert {str(tmp_path)} == {str(Path(path).parent.parent) for path in learn.dls.manifest.table["path"]}

@@ -234,6 +234,9 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     config = config.model_copy(update={"data": with_absolute_paths(manifest.config)})
     _require_own_network(learn, config.model)
     history, remarks = _recorded_history(learn)
+    known = learn.own_code.get("cbs", "").split(", ")
+    if added := [name for name in learn.recorder.used if name not in known]:
+        learn.own_code["cbs"] = ", ".join(filter(None, [*known, *added]))
     remarks = [
         *remarks,
         *own_code_remarks(config, learn),
@@ -241,7 +244,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         *_require_known_transforms(learn.dls),
     ]
     if learn.dls.origin != "xrayfast":
-        remarks.append(f"{PATIENTS_UNKNOWN} The user's own DataLoaders do not name patients.")
+        remarks += [f"{PATIENTS_UNKNOWN} The user's own DataLoaders do not name patients.", *manifest.notes]
     info = collect_provenance(learn, "", remarks)
 
     def write(run: Run) -> None:
@@ -357,9 +360,14 @@ def _recorded_history(learn: RadiographLearner) -> tuple[History, list[str]]:
         epochs = table.where(table.notna(), None).to_dict("records")
         history = History(epochs, run.info.best_epoch, run.batches if run.has_batches else None)
         return history, [f"Saved in Python. The history is that of {run.path}, and nothing was trained since."]
-    by_hand = "Trained by hand, in Python" + (f", from {learn.run_path} on." if learn.run_path else ".")
+    by_hand = "Trained by hand, in Python" if recorder.n_fits else "Saved in Python without training"
+    by_hand += f", from {learn.run_path} on." if learn.run_path else "."
+    if recorder.n_fits > 1:
+        by_hand += f" The history is only that of the last of {recorder.n_fits} fits."
     rows: list[dict[str, Any]] = []
     for epoch, values in enumerate(getattr(recorder, "values", []), 1):
+        if not values:  # a callback skipped the epoch, such as that of start_epoch
+            continue
         names = ["train_loss", *map(valid_column, recorder.metric_names[2:])]
         found = dict(zip(names, values, strict=False))
         if "valid_loss" not in found:
@@ -367,5 +375,5 @@ def _recorded_history(learn: RadiographLearner) -> tuple[History, list[str]]:
             return History(), [by_hand, why]
         defined = {k: None if v is None or np.isnan(float(v)) else float(v) for k, v in found.items()}
         lr = float(recorder.lrs[recorder.iters[epoch - 1] - 1])
-        rows.append({"epoch": epoch, "phase": "by hand", "size": learn.dls.size, **defined, "lr": lr})
+        rows.append({"epoch": len(rows) + 1, "phase": "by hand", "size": learn.dls.size, **defined, "lr": lr})
     return History(rows), [by_hand]

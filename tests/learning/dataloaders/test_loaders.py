@@ -88,7 +88,7 @@ def test_test_dl_takes_any_images_and_refuses_none(dls, data):
     file = data.table["path"][0]
     pixels = np.asarray(Image.open(file))
     (expected,) = dls.test_dl([file]).one_batch()
-    for items in (file, iter([file]), [pixels], pixels, data.table.iloc[:1], [Image.open(file)]):
+    for items in (file, iter([file]), [pixels], pixels, pixels[..., None], data.table.iloc[:1], [Image.open(file)]):
         assert torch.equal(dls.test_dl(items).one_batch()[0], expected)
     stack = np.stack([pixels, pixels, pixels])
     color = np.stack([pixels, pixels, pixels], axis=2)

@@ -128,3 +128,21 @@ def test_parameters_of_a_loss_which_no_optimizer_gets_are_noted():
     assert "loss.temperature" in loss.untrained_note()
     for fixed in (Tempered(trained=False), nn.CrossEntropyLoss(weight=torch.ones(3)), F.cross_entropy):
         assert OwnLoss("single", fixed).untrained_note() is None
+
+
+@pytest.mark.parametrize(
+    ("own", "problem"),
+    [
+        (F.cross_entropy, "stays the same if all logits of an image rise"),
+        (nn.MSELoss(), "does not lower logits of 0 where the target is 0"),
+        (nn.SoftMarginLoss(), "does not lower logits of 0 where the target is 0"),
+        (nn.BCEWithLogitsLoss(), None),
+        (BCEWithLogitsLossFlat(pos_weight=torch.full((3,), 9.0)), None),
+        (lambda logits, target: F.mse_loss(logits.sigmoid(), target), None),
+        (nn.MultiLabelSoftMarginLoss(), None),
+    ],
+)
+def test_a_multi_label_loss_that_is_not_one_of_a_sigmoid_is_noted(own, problem):
+    note = OwnLoss("multi", own).unsuited_note(CELLS)
+    assert note is None if problem is None else problem in note
+    assert OwnLoss("single", F.cross_entropy).unsuited_note(CLASSES) is None

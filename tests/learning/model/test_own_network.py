@@ -171,6 +171,19 @@ def test_a_whole_network_that_gives_probabilities_is_noted(last):
     assert "Its outputs look like probabilities, but logits are expected" in ended.notes[0]
 
 
+def test_a_whole_network_that_ends_in_a_relu_is_noted():
+    net = Wrapper(maps(), mean=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        last = nn.Linear(5, 5)
+        note = build(nn.Sequential(net, last, nn.ReLU()), labels=5).notes[0]
+    assert "Its outputs are cut off at 0, but logits are expected" in note
+    assert note.endswith("It starts with the weights that it has, whatever the seed.")
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)  # not a sign of a ReLU or a sigmoid
+    assert "logits are expected" not in build(nn.Sequential(net, last), labels=5).notes[0]
+
+
 def needs(width):
     return maps()
 
@@ -218,6 +231,7 @@ def test_a_splitter_gives_the_groups():
         (lambda model: [[], model.parameters()], "returns an empty list"),
         (lambda model: [[nn.Parameter(torch.ones(1))], model.parameters()], "returns 1 tensor that .* does not have"),
         (lambda model: model.layer1, "splitter <lambda> fails on maps: .*layer1"),
+        (lambda model: [model[1].parameters(), model[0].parameters()], r"the last layer, 1\.\d+, before the last list"),
     ],
 )
 def test_a_splitter_whose_groups_are_no_partition_is_refused(splitter, message):

@@ -109,7 +109,7 @@ class RadiographDataLoaders(DataLoaders):
             test_items = self._table_of(test_items, bool(options.get("with_labels")))
         if not hasattr(test_items, "iloc"):
             shape = getattr(test_items, "shape", (0, 0))  # an array of several images has one more dimension
-            is_one = isinstance(test_items, IMAGE_TYPES) and (len(shape) == 2 or shape[-1] in (3, 4))
+            is_one = isinstance(test_items, IMAGE_TYPES) and (len(shape) == 2 or shape[-1] in (1, 3, 4))
             test_items = [test_items] if is_one or not isinstance(test_items, Iterable) else list(test_items)
             if other := [item for item in test_items if not isinstance(item, (*IMAGE_TYPES, pd.Series))]:
                 raise DataError(f"found {show(other[0])}; expected files, arrays or Pillow images to predict on.")

@@ -16,7 +16,8 @@ from xrayfast.config import DataConfig
 from xrayfast.data.labels.targets import join_labels
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.words import SPLITS
-from xrayfast.errors import DataError, plural
+from xrayfast.errors import DataError, plural, shorten
+from xrayfast.learning.dataloaders.transforms import OpenRadiograph, reads_by_itself
 from xrayfast.learning.fastai_api import DataLoaders
 from xrayfast.learning.randomness import isolated_rng
 
@@ -45,7 +46,13 @@ def describe_dataloaders(dls: DataLoaders) -> Manifest:
             "a MultiCategoryBlock."
         )
     labels = tuple(map(str, datasets[0].tls[1].vocab))
-    found = torch.cat([torch.stack([torch.as_tensor(t) for t in dataset.tls[1]]) for dataset in datasets]).numpy()
+    try:
+        found = torch.cat([torch.stack([torch.as_tensor(t) for t in dataset.tls[1]]) for dataset in datasets]).numpy()
+    except KeyError as error:
+        raise DataError(
+            f"dls: {error.args[0]}, whose labels are the vocab: {shorten(labels)}. Name all labels in "
+            "CategoryBlock(vocab=[...]), or use a splitter that leaves images of each label in the training split."
+        ) from error
     single = found.ndim == 1 and found.dtype.kind in "iu"
     if not single and (found.ndim != 2 or found.shape[1] != len(labels)):
         raise DataError(
@@ -65,7 +72,7 @@ def describe_dataloaders(dls: DataLoaders) -> Manifest:
         targets=targets,
         task="single" if single else "multi",
         config=DataConfig(source=source),
-        notes=(),
+        notes=tuple(_describe_shared(paths, splits)),
         drawn=np.zeros(len(table), bool),
     )
 
@@ -90,8 +97,14 @@ def image_shape(dls: DataLoaders) -> tuple[int, int]:
 
 
 def _path_of(items: Any, i: int) -> str | None:
-    """Return the path of an item, which its first transforms may look up in a table row; None if there is none."""
+    """Return the path that an item is read from, which its first transforms may look up in a table row or derive from
+    another path; None if there is none.
+    """
     item = items._get(i)  # fastai's access to items of lists and of tables
+    if isinstance(items.tfms.fs[-1], OpenRadiograph) and not reads_by_itself(items):
+        for transform in items.tfms.fs[:-1]:
+            item = transform(item)
+        return str(Path(item).absolute()) if isinstance(item, (str, Path)) else None
     for transform in [*items.tfms.fs, None]:
         if isinstance(item, (str, Path)):
             return str(Path(item).absolute())
@@ -99,6 +112,20 @@ def _path_of(items: Any, i: int) -> str | None:
             return None
         item = transform(item)
     return None
+
+
+def _describe_shared(paths: Sequence[str | None], splits: Sequence[str]) -> list[str]:
+    """Return a note if a file is in more than one split."""
+    splits_of: dict[str, set[str]] = {}
+    for path, split in zip(paths, splits, strict=True):
+        splits_of.setdefault(path or "", set()).add(split)
+    shared = sorted(path for path, found in splits_of.items() if path and len(found) > 1)
+    if not shared:
+        return []
+    return [
+        f"dls has {plural(len(shared), 'file')} in more than one split, so the network is evaluated on images that it "
+        f"is trained on: {shorten(shared)}. Use a splitter whose lists do not overlap."
+    ]
 
 
 def _common_folder(paths: Sequence[str | None]) -> Path | None:

@@ -79,6 +79,7 @@ class OpenRadiograph(Transform):
             return PILImageBW(Image.fromarray(self.images.image(str(source))))
         try:
             if isinstance(source, np.ndarray):
+                source = source[..., 0] if source.ndim == 3 and source.shape[2] == 1 else source
                 image = Image.fromarray(source.astype(np.float32) if source.dtype.kind == "f" else source)
             else:
                 image = source
@@ -308,11 +309,24 @@ def _name_of_transform(transform: Any) -> str:
     return str(transform.name).split("<locals>.")[-1] if kind is Transform else kind.__name__
 
 
+def reads_by_itself(items: Any) -> bool:
+    """Whether a `get_x` makes arrays or Pillow images out of paths, so that it and not `OpenRadiograph` reads files."""
+    item = items._get(0) if len(items) else None  # fastai's access to items of lists and of tables
+    if not isinstance(item, (str, Path)):
+        return False
+    for transform in items.tfms.fs[:-1]:
+        item = transform(item)
+    return not isinstance(item, (str, Path))
+
+
 def foreign_transforms(dls: DataLoaders) -> str:
     """Describe how the transforms differ from those of `dataloaders`: added and missing ones of the first split that
     differs; "" if none does. Transforms that only augment the training split don't count.
     """
     for split, dl in zip(SPLITS, dls.loaders, strict=False):
+        items = dl.dataset.tls[0]
+        if isinstance(items.tfms.fs[-1], OpenRadiograph) and reads_by_itself(items):
+            return f"dls.{split} has {', '.join(map(_name_of_transform, items.tfms.fs[:-1]))}, which reads files itself"
         for event in ("after_item", "before_batch", "after_batch"):
             transforms = list(getattr(dl, event).fs)
             added = [t for t in transforms if type(t) not in KNOWN_TRANSFORMS and getattr(t, "split_idx", None) != 0]

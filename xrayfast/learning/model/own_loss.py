@@ -45,6 +45,25 @@ class OwnLoss(Loss):
         """Return the name of the callable, for `learn.summary()`."""
         return self.name
 
+    def unsuited_note(self, target: Tensor) -> str | None:
+        """Return a note if a loss of multi-label targets can't be one of logits whose sigmoid is the probability."""
+        if self.task != "multi":
+            return None
+        target = target[torch.argsort(target.isnan().any(dim=1), stable=True)[:TRIED]]
+        logits = torch.zeros_like(target, requires_grad=True)
+        spread = torch.linspace(-1, 1, target.numel(), device=target.device).view_as(target)
+        (slope,) = torch.autograd.grad(self(logits, target), logits)
+        if (target == 0).any() and slope.isfinite().all() and not (slope[target == 0] > 0).any():
+            problem = "does not lower logits of 0 where the target is 0: it may expect probabilities, or targets of -1"
+        elif torch.allclose(self(spread, target), self(spread + 2, target), rtol=1e-4, atol=1e-5):
+            problem = "stays the same if all logits of an image rise, as a loss of exactly one class per image does"
+        else:
+            return None
+        return (
+            f"loss {self.name} {problem}, but the sigmoid of each logit is used as its label's probability. Use a loss "
+            "such as BCEWithLogitsLoss, or rely on the ranking only."
+        )
+
     def untrained_note(self) -> str | None:
         """Return a note if the loss has parameters, which only the network's optimizer could train."""
         names = [name for name, parameter in self.named_parameters() if parameter.requires_grad]

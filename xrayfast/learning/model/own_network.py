@@ -72,7 +72,7 @@ def build_own_network(
         blocks = OrderedDict(net=net) if whole else _backbone_blocks(net, probe, output, name, n_out)
         if whole:
             _require_output(copy.deepcopy(net).train(), probe, n_out, name)
-        probabilities = whole and _gives_probabilities(net, probe)
+        probabilities = _describe_bounds(net, probe) if whole else ""
     if next(net.parameters(), None) is None:
         raise ConfigError(f"{name} has no parameters; expected a network that can be trained.")
     if head == "none" and not whole:
@@ -91,7 +91,9 @@ def build_own_network(
             "backbone, return its features as a map (N, F, 1, 1)."
         )
         if probabilities:
-            note += " Its outputs look like probabilities, but logits are expected: remove its softmax or sigmoid."
+            note += f" Its outputs {probabilities}, but logits are expected: remove its softmax, sigmoid or ReLU."
+        if isinstance(code["arch"], nn.Module) and source in NAMED_WEIGHTS:
+            note += " It starts with the weights that it has, whatever the seed."
     else:
         if head == "classifier":
             raise ConfigError(
@@ -222,10 +224,17 @@ def _try(net: nn.Module, probe: Tensor, name: str) -> tuple[Tensor, bool]:
     return output, bool(errors)
 
 
-def _gives_probabilities(net: nn.Module, probe: Tensor) -> bool:
-    """Whether outputs stay within [0, 1] even for very large inputs, as after a softmax or sigmoid."""
+def _describe_bounds(net: nn.Module, probe: Tensor) -> str:
+    """Describe outputs that stay within [0, 1] even for very large inputs, as after a softmax or sigmoid, or that are
+    cut off at 0; "" for others, and if all are 0, as with a last layer that starts at 0.
+    """
     with torch.no_grad():
-        return all(bool(((y := net(probe * scale)) >= 0).all() and (y <= 1).all()) for scale in (1, 1000, -1000))
+        outputs = torch.cat([net(probe * scale) for scale in (1, 1000, -1000)])
+    if (outputs < 0).any() or not outputs.any():
+        return ""
+    if (outputs <= 1).all():
+        return "look like probabilities"
+    return "are cut off at 0" if (outputs == 0).any() else ""
 
 
 def _require_output(net: nn.Module, probe: Tensor, n_out: int, name: str) -> None:
@@ -355,7 +364,7 @@ def _groups(
         why = "has a splitter" if splitter else "is a whole network"
         raise ConfigError(f"{name} {why}, so it can't be divided into layers. Use --unfreeze-blocks.")
     if splitter is not None:
-        return _split_groups(splitter, model, name)
+        return _split_groups(splitter, model, name, probe)
     if not whole:
         return layer_groups(blocks, list(model.children())[1], grouping)
     children = _ordered_children(model, probe)
@@ -383,7 +392,9 @@ def _ordered_children(net: nn.Module, probe: Tensor) -> list[tuple[str, nn.Modul
         (parent,) = weighted
 
 
-def _split_groups(splitter: Callable[[nn.Module], Any], model: nn.Module, name: str) -> tuple[LayerGroup, ...]:
+def _split_groups(
+    splitter: Callable[[nn.Module], Any], model: nn.Module, name: str, probe: Tensor
+) -> tuple[LayerGroup, ...]:
     """Return one group per list of parameters that the user's splitter returns; the last group is the head."""
     try:
         lists = [list(parameters) for parameters in splitter(model)]
@@ -393,8 +404,12 @@ def _split_groups(splitter: Callable[[nn.Module], Any], model: nn.Module, name: 
     named = {id(p): key for key, p in model.named_parameters()}
     left, foreign = [named[p] for p in named.keys() - group_of.keys()], group_of.keys() - named.keys()
     twice = sum(map(len, lists)) - len(group_of)
-    if left or foreign or twice or not all(lists):
-        problem = f"leaves out {shorten(sorted(left))}" if left else "returns an empty list"
+    layers = [(key, m) for key, m in model.named_modules() if m._parameters and not [*m.children()]]
+    last = _calls(model, layers, probe)[-1:]  # () if the network calls no such layer
+    early = [key for key, m, _ in last for p in m.parameters() if group_of.get(id(p), -1) + 1 < len(lists)]
+    if left or foreign or twice or early or not all(lists):
+        problem = f"returns the last layer, {early[0]}, before the last list" if early else "returns an empty list"
+        problem = f"leaves out {shorten(sorted(left))}" if left else problem
         problem = f"returns {plural(twice, 'tensor')} twice" if twice else problem
         problem = f"returns {plural(len(foreign), 'tensor')} that {name} does not have" if foreign else problem
         raise ConfigError(

@@ -175,7 +175,8 @@ def learner(
     learn = _build_learner(dls, settings, groups, code)
     learn.add_own(cbs, metrics)
     with show_progress():
-        for note in [*learn.network_notes, *_unusual_input(learn)]:
+        own = dls.manifest.notes if dls.origin != "xrayfast" else ()
+        for note in [*learn.network_notes, *_unusual_input(learn), *own]:
             warn(note)
     return learn
 
@@ -231,8 +232,10 @@ def _build_learner(
     if train.mixes_images:
         learn.add_cb(MixImages(train.mixup, train.cutmix))
         learn.network_notes += (*describe_equal_shares(train.mixup, train.cutmix),)
-    if isinstance(loss_func, OwnLoss) and (note := loss_func.untrained_note()):
-        learn.network_notes += (note,)
+    if isinstance(loss_func, OwnLoss):
+        targets = torch.as_tensor(data.subset("train").targets, device=dls.device)
+        found = (loss_func.untrained_note(), loss_func.unsuited_note(targets))
+        learn.network_notes += tuple(note for note in found if note)
     if dls.origin != "xrayfast":
         learn.own_code["dls"] = f"DataLoaders with {', '.join(transform_names(dls))}"
     if dls.origin == "own transforms":

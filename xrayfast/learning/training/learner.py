@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,9 @@ class RadiographLearner(Learner):
         self.run_path: Path | None = None
         self.made_for = dls.manifest.labels, dls.manifest.task
         super().__init__(dls, model, splitter=self._parameters_by_group, **options)
+        # fastai's save and load keep the metadata of a state dict.
+        model._register_state_dict_hook(partial(_add_labels, dls.manifest.labels))
+        model._register_load_state_dict_pre_hook(partial(_require_labels, dls.manifest.labels))
         self.made_with = {name: getattr(self, name) for name in ("model", "loss_func", "opt_func")}
         self.remove_cbs(Recorder)
         self.add_cb(EpochRecorder())
@@ -309,6 +312,21 @@ def own_names(cbs: Sequence[Callback], metrics: Iterable[Metric]) -> dict[str, s
     return {kind: names for kind, names in found.items() if names}
 
 
+def _add_labels(labels: Sequence[str], model: nn.Module, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
+    """Add the labels to the metadata of a network's state dict."""
+    metadata["labels"] = [*labels]
+
+
+def _require_labels(labels: Sequence[str], state: Any, prefix: str, metadata: dict[str, Any], *_: Any) -> None:
+    """Raise a DataError if a state dict is that of a learner of other labels."""
+    found = metadata.get("labels", [*labels])
+    if not prefix and found != [*labels]:
+        raise DataError(
+            f"The weights are of a learner of the labels {shorten(found)}, but this one has {shorten(labels)}, in this "
+            "order. To start from them, save that learner with xrayfast.save, and use xrayfast.learner(weights=RUN)."
+        )
+
+
 @lru_cache
 def _looks_elsewhere(kind: type) -> bool:
     """Whether callbacks of a class may handle events without a method of that name, such as by delegating to another
@@ -324,7 +342,7 @@ def _keep_records(learn: Learner) -> Iterator[None]:
 
     fastai's FetchPredsCallback removes the recorder while it predicts.
     """
-    names = ("lrs", "iters", "losses", "values", "metric_names", "of_run")
+    names = ("lrs", "iters", "losses", "values", "metric_names", "of_run", "n_fits", "used")
     if "recorder" not in vars(learn):
         yield
         return

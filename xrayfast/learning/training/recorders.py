@@ -44,6 +44,8 @@ class EpochRecorder(Recorder):
         of_run: whether the records are those of a finished run, and nothing was trained since.
         has_loss: whether the current batch has a loss that is not yet recorded.
         counted: whether the last batch was recorded; a batch that a callback skipped is not.
+        n_fits: number of fits so far, without range tests.
+        used: names of the callbacks of these fits that are neither xrayfast's nor needed by fastai itself.
     """
 
     name = "recorder"
@@ -54,10 +56,14 @@ class EpochRecorder(Recorder):
         super().__init__()
         self.loss, self.smooth_loss = UnmaskedLoss(), SmoothLoss()
         self.of_run = self.has_loss = self.counted = False
+        self.n_fits, self.used = 0, dict[str, None]()
 
     def before_fit(self) -> None:
-        """Forget the last fit."""
+        """Forget the last fit, except the names of its callbacks."""
         super().before_fit()
+        if "LRFinder" not in [type(cb).__name__ for cb in self.learn.cbs]:
+            self.n_fits += 1
+            self.used = self.used | dict.fromkeys(type(cb).__name__ for cb in self.learn.cbs if _is_added(cb))
         self.of_run = self.has_loss = False
         self.log = L([None])
 
@@ -107,6 +113,16 @@ class EpochRecorder(Recorder):
         losses = getattr(self, "losses", None)  # None if a callback ended training before the first batch
         if losses and losses[0].device.type != "cpu":
             self.losses = list(torch.stack(losses).cpu())
+
+
+_OF_EVERY_FIT = (
+    "CastToTensor", "GradientClip", "ParamScheduler", "ProgressCallback", "SkipToEpoch", "TrainEvalCallback"
+)  # fmt: skip
+"""fastai's callbacks that a learner has, or that `fit_one_cycle` and the like add."""
+
+
+def _is_added(cb: Callback) -> bool:
+    return not (type(cb).__module__.startswith("xrayfast.") or type(cb).__name__ in _OF_EVERY_FIT)
 
 
 class TrainRecorder(Callback):
