@@ -39,6 +39,15 @@ def test_the_command_line_names_it_too(monkeypatch, unwarned, tmp_path):
     assert done.exit_code == 0 and done.stderr.count("XRAYFAST_CACH has no effect") == 1
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_rank_zero_names_it(monkeypatch, unwarned, rank):
+    for name, value in (("RANK", rank), ("WORLD_SIZE", 2), ("MASTER_ADDR", "a"), ("MASTER_PORT", 29500)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    monkeypatch.setenv("XRAYFAST_CACH", "x")
+    assert CliRunner().invoke(app, ["models"]).stderr.count("no effect") == 1 - rank
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [

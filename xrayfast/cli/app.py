@@ -26,7 +26,7 @@ from xrayfast.errors.advice import advising_flags
 from xrayfast.errors.environment import blame_environment, warn_of_unread_variables
 from xrayfast.errors.escapes import escape_hidden, escape_lines, passing_warnings
 from xrayfast.errors.signals import INTERRUPTED, handling_signals
-from xrayfast.launch import require_alone
+from xrayfast.launch import is_rank_zero, require_alone
 from xrayfast.progress.terminal import discard
 
 FAILED, USAGE = 1, 2
@@ -71,7 +71,8 @@ class _Group(TyperGroup):
             # Signals are handled from here on, because there is nothing to stop before.
             with handling_signals(), _escaped_usage_errors(), passing_warnings(output.warning):
                 Path.cwd()  # an error if the folder was deleted, in which torch could not be imported either
-                warn_of_unread_variables()
+                if is_rank_zero():
+                    warn_of_unread_variables()
                 return super().invoke(ctx)
         except (Interrupted, KeyboardInterrupt) as error:
             with suppress(OSError):  # the terminal was closed
