@@ -73,7 +73,7 @@ def test_a_learner_trained_by_hand_is_saved_as_a_run(tiny_run, tmp_path):
     learn = quiet(xf.load(tiny_run))
     learn.unfreeze()
     learn.fit(2, 1e-3)
-    learn.fit_one_cycle(2, 1e-3, cbs=Count(), start_epoch=1)
+    learn.fit_one_cycle(2, 1e-3, cbs=Count(), start_epoch=1, wd=0.3)
     learn.get_preds()
     assert len(seen) == len(learn.dls.train)
     run = xf.save(learn, runs=tmp_path, name="by-hand")
@@ -83,7 +83,7 @@ def test_a_learner_trained_by_hand_is_saved_as_a_run(tiny_run, tmp_path):
     )
     assert "own code: cbs Count. Its folder" in code
     assert run.info["status"] == "completed"
-    assert len(run.history) == 1
+    assert len(run.history) == 1 and run.config.train.wd == 0.3
     assert run.config.data.source == tiny_run.config.data.source
     again = xf.load(run)
     for a, b in zip(learn.model.state_dict().values(), again.model.state_dict().values(), strict=True):
@@ -117,6 +117,19 @@ def test_a_learner_whose_data_were_replaced_by_those_of_other_labels_is_not_used
     learn.dls = type("Other", (list,), {"vocab": ["covid-19", "normal"]})([None, None])  # as fastai's
     with pytest.raises(DataError, match="of the labels covid-19, normal"):
         learn.validate()
+
+
+def test_a_learner_trained_by_hand_on_splits_that_share_images_says_so(data_dir, tmp_path):
+    for split in ("train", "valid"):
+        for file in sorted(data_dir.glob("*/*_00.png"))[:12]:
+            new = tmp_path / "data" / split / file.parent.name / f"{file.stem}{split * (split == 'valid')}.png"
+            new.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, new)
+    dls = xf.dataloaders(xf.open_data(tmp_path / "data"), size=32, device="cpu")
+    with pytest.warns(UserWarning, match=r"Trained with leaks allowed: .* 12 images in more than one split: .* = "):
+        run = xf.save(xf.learner(dls, arch="tiny_resnet", weights="none"), runs=tmp_path / "runs")
+    assert run.info["remarks"][0] == "Saved in Python without training."
+    assert run.info["remarks"][1].startswith("Trained with leaks allowed")
 
 
 def test_weights_of_a_learner_of_other_labels_are_not_loaded(tiny_run, data_dir, tmp_path):

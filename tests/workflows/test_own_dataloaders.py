@@ -8,7 +8,7 @@ import pytest
 import torch
 from fastai.data.block import CategoryBlock, DataBlock, RegressionBlock
 from fastai.data.core import DataLoaders
-from fastai.data.transforms import Normalize, RandomSplitter, get_image_files, parent_label
+from fastai.data.transforms import ColReader, Normalize, RandomSplitter, get_image_files, parent_label
 from fastai.vision.augment import Resize
 from fastai.vision.core import PILImageBW
 from fastai.vision.data import ImageBlock, ImageDataLoaders
@@ -325,6 +325,14 @@ def test_get_x_is_followed_to_the_file_that_is_read(data_dir, tmp_path):
     """A run that predicted on files that its user inverts on reading would see other images than in training."""
     dls = block(data_dir, get_x=lambda path: np.asarray(Image.open(path).convert("L")))
     assert learner(dls).dls.origin == "own transforms"
+    rows = pd.DataFrame({"file": sorted(map(str, data_dir.rglob("*.png")))})
+    rows["kind"] = [Path(file).parent.name for file in rows["file"]]
+    for read, origin in (
+        (lambda row: np.asarray(Image.open(row["file"])), "own transforms"),
+        (ColReader("file"), "own"),
+    ):
+        table = DataBlock((xf.RadiographBlock(32), CategoryBlock), get_x=read, get_y=ColReader("kind"))
+        assert learner(table.dataloaders(rows, **SIZE)).dls.origin == origin
     for path in data_dir.rglob("*.png"):
         new = tmp_path / path.relative_to(data_dir)
         new.parent.mkdir(exist_ok=True)

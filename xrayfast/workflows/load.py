@@ -51,6 +51,7 @@ from xrayfast.workflows.steps.data.images import image_infos, split_table
 from xrayfast.workflows.steps.data.opening import with_absolute_paths
 from xrayfast.workflows.steps.data.reopening import find_data
 from xrayfast.workflows.steps.finishing import describe_replaced, finish
+from xrayfast.workflows.steps.leaks import describe_exact_leaks
 from xrayfast.workflows.steps.preparing import own_code_remarks, prepare, validate_by_unit
 from xrayfast.workflows.steps.provenance import collect_provenance
 
@@ -228,6 +229,8 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     manifest = learn.dls.manifest
     present = {"size": learn.dls.size, "batch_size": learn.dls.train.bs, "augment": learn.dls.augment}
     present["balanced_sampling"] = learn.dls.balanced_sampling
+    if learn.opt is not None:
+        present["wd"] = float(learn.opt.hypers[-1]["wd"])  # `fit` takes another one
     config = Config().updated(learn.settings | present)
     if units := learn.validation_units:
         config = config.updated({"unit": units.settings.unit, "unit_join": units.settings.unit_join})
@@ -244,18 +247,21 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         *_require_known_transforms(learn.dls),
     ]
     if learn.dls.origin != "xrayfast":
-        remarks += [f"{PATIENTS_UNKNOWN} The user's own DataLoaders do not name patients.", *manifest.notes]
+        remarks.append(f"{PATIENTS_UNKNOWN} The user's own DataLoaders do not name patients.")
+    infos = None
+    if learn.dls.reads_files:
+        own = learn.dls.origin == "own"
+        infos = image_infos(manifest, learn.dls.images if own else open_images(manifest.config, config.model.size))
+    leaks = describe_exact_leaks(manifest, infos or ()) or (manifest.notes if infos is None else ())
+    for remark in leaks:
+        remarks.append(remark)
+        warn(remark)
     info = collect_provenance(learn, "", remarks)
 
     def write(run: Run) -> None:
         positive = positive_class(manifest.task, manifest.labels)
         run.write_decision(Decision(manifest.task, manifest.labels, positive=positive))
-        if learn.dls.reads_files:
-            own = learn.dls.origin == "own"
-            images = learn.dls.images if own else open_images(manifest.config, config.model.size)
-            run.write_split(split_table(manifest, image_infos(manifest, images)))
-        else:
-            run.write_split(manifest.split_table())
+        run.write_split(manifest.split_table() if infos is None else split_table(manifest, infos))
         run.write_corrections(manifest.corrections)
         run.write_history(history.rows)
         if len(history.batches):

@@ -9,6 +9,7 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from xrayfast.config import AUGMENTATIONS, Augmentation, AugmentationName
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.images.pillow import gray_pixels
-from xrayfast.data.images.reader import fit_square
+from xrayfast.data.images.reader import IMAGE_SUFFIXES, fit_square
 from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import ConfigError, ReadError
 from xrayfast.learning.dataloaders.augment import DEFAULT, denormalize, draws_of_view, normalize, random_draws, shrink
@@ -312,7 +313,8 @@ def _name_of_transform(transform: Any) -> str:
 def reads_by_itself(items: Any) -> bool:
     """Whether a `get_x` makes arrays or Pillow images out of paths, so that it and not `OpenRadiograph` reads files."""
     item = items._get(0) if len(items) else None  # fastai's access to items of lists and of tables
-    if not isinstance(item, (str, Path)):
+    cells = [cell for cell in item if isinstance(cell, (str, Path))] if isinstance(item, (pd.Series, tuple)) else []
+    if not (isinstance(item, (str, Path)) or any(Path(cell).suffix.lower() in IMAGE_SUFFIXES for cell in cells)):
         return False
     for transform in items.tfms.fs[:-1]:
         item = transform(item)

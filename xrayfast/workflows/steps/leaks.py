@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from xrayfast.audit.duplicates import Duplicates
@@ -11,6 +11,7 @@ from xrayfast.audit.findings import class_findings, duplicate_findings
 from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, leaks_between_splits, redraw_leaky_splits
 from xrayfast.audit.shortcuts import predictable_labels
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
+from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.metrics.claims.headline import Remark
@@ -96,6 +97,19 @@ def require_leak_free(data: Manifest, compared: ComparedImages, *, allow_leaks: 
         )
     warnings = [f"{Remark.LEAKS_ALLOWED}: results are optimistic. {found}", *warnings]
     return CheckedData(data, warnings, looked, compared.shortcuts)
+
+
+def describe_exact_leaks(data: Manifest, infos: Sequence[ImageInfo]) -> list[str]:
+    """Return a remark on patients and images of equal pixels in more than one split, if there are any.
+
+    `infos` are those of the manifest's images, or none if they are not known.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, info in enumerate(infos):
+        rows_of.setdefault(info.digest, []).append(row)
+    groups = [Duplicates(tuple(rows), "exact", 1.0) for rows in rows_of.values() if len(rows) > 1]
+    found = leaks_between_splits(data, groups).sentences()
+    return [f"{Remark.LEAKS_ALLOWED}: results are optimistic. {' '.join(found)}"] if found else []
 
 
 def _describe_search(data: Manifest, leaks: Leaks, compared: ComparedImages) -> list[str]:
