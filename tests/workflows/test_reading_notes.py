@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.cli.app import app
 from xrayfast.config import Config
 from xrayfast.progress import NullReporter
+from xrayfast.runs.run import Run
 
 BLACK = '1 image read with the note "only one gray level": normal/black.png.'
 WINDOW = "window 100/50 LINEAR ignored, because it makes 100% of the image black or white"
@@ -89,3 +91,21 @@ def test_predict_notes_what_is_no_radiograph(tiny_run, odd_dir, tmp_path):
     by_name = "mask, overlay, map or thumbnail by name"
     found = xf.predict(tiny_run, [*names, tmp_path / "d.png"], note=lambda text: None)
     assert found["notes"].tolist() == [by_name, by_name, "", "only two shades of gray"]
+
+
+def test_predict_notes_how_small_an_image_is_and_its_view(tiny_run, odd_dir, tmp_path):
+    film = Image.open(min(odd_dir.glob("pneumonia/*.png"))).convert("L")
+    film.resize((12, 14)).save(tmp_path / "a.png")
+    (tmp_path / "b.dcm").write_bytes(dicom_bytes(np.asarray(film), bits=8, ViewPosition="LL"))
+    (tmp_path / "c.dcm").write_bytes(dicom_bytes(np.asarray(film), bits=8, ViewPosition="PA"))
+    film.save(tmp_path / "view2_lateral.png")
+    run, said = Run(shutil.copytree(tiny_run.path, tmp_path / "run")), []
+    valid = run.predictions("valid")
+    run.write_predictions("valid", replace(valid, attributes={"view": np.full(len(valid), "PA", object)}))
+    found = xf.predict(
+        run, [tmp_path / name for name in ("a.png", "b.dcm", "c.dcm", "view2_lateral.png")], note=said.append
+    )
+    assert found["notes"][0] == "only 12 x 14 pixels, enlarged for the network"
+    assert ["lateral view" in text.split("; ") for text in found["notes"]] == [False, True, False, True]
+    assert any(text.startswith("2 images with a lateral view, while there is none among ") for text in said)
+    assert not any("lateral" in text for text in xf.predict(tiny_run, tmp_path / "c.dcm", note=said.append)["notes"])

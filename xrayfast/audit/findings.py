@@ -14,7 +14,7 @@ from xrayfast.audit.duplicates import Duplicates, distinct_groups
 from xrayfast.audit.features import Features
 from xrayfast.audit.leaks import Leaks, rows_by_patient
 from xrayfast.audit.shortcuts import ALL, NOTABLE, RIVAL, Shortcuts
-from xrayfast.data.images.notes import NOTED, Note, group_notes, is_other_object, kind_of, title_of
+from xrayfast.data.images.notes import NOTED, TINY, Note, group_notes, is_other_object, kind_of, title_of
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import plural, shorten
@@ -36,7 +36,6 @@ LEAST_TO_EVALUATE = 10
 """Least number of images with, and without, a label in a split. With 10, the 95% interval of an AUROC of 0.8 is
 already about ±0.15 (Hanley and McNeil 1982, doi 10.1148/radiology.143.1.7063747)."""
 
-_TINY = 64  # pixels
 _WHITE_BORDER = 0.8  # mean value of each edge, in [0, 1]
 _LONG = 2.0  # ratio of the longer to the shorter side; chest radiographs have a width/height between 0.7 and 1.4
 
@@ -55,7 +54,7 @@ _DOUBTFUL = "They may not be radiographs: look at them, and remove those that ar
 
 _NOTED: dict[str, _Noted] = {
     "tiny": _Noted(
-        f"smaller than {_TINY} pixels",
+        f"smaller than {TINY} pixels",
         "Most findings are not visible at this size: the images may be thumbnails of the originals.",
     ),
     "long": _Noted(
@@ -381,7 +380,7 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
     width, height = (np.array([getattr(info, side) for info in features.image_infos]) for side in ("width", "height"))
     edges = features.border[:, ::2].min(1)  # darkest of the four edges
     odd = {
-        "tiny": np.minimum(width, height) < _TINY,
+        "tiny": np.minimum(width, height) < TINY,
         "long": np.maximum(width, height) > _LONG * np.minimum(width, height),
         "white_border": (edges > _WHITE_BORDER) & (features.brightness[:, 0] < edges - 0.1),
     }

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from xrayfast.config import MAX_BATCH_SIZE, Device, Unit, UnitJoin, field_types
-from xrayfast.data.images.names import DERIVED, is_derived
-from xrayfast.data.images.notes import describe_notes
+from xrayfast.data.images.names import DERIVED, is_derived, view_in_name
+from xrayfast.data.images.notes import Note, describe_notes, note_enlarged
 from xrayfast.data.images.reader import Radiograph, fit_square, read
 from xrayfast.data.sources.datasets.webdataset import keep_unlabeled
 from xrayfast.errors import ConfigError, ReadError, plural, plural_noun, shorten
@@ -33,6 +33,7 @@ from xrayfast.option_effects import check_tta
 from xrayfast.progress import show_progress
 from xrayfast.runs.predictions import PROBABILITY_PREFIX, join_row_labels
 from xrayfast.runs.run import Run
+from xrayfast.workflows.steps.evaluation.population import known_attributes, note_other_population
 from xrayfast.workflows.steps.predictions.ensembles import average_splits, require_alike
 from xrayfast.workflows.steps.predictions.image_files import find_images
 
@@ -152,6 +153,8 @@ def predict(
                 digests += map(_digest, chunk)
         _each(note, _describe_copies(_shown(files), digests))
         _each(note, describe_notes(_shown(files), notes))
+        lateral = np.array(["LATERAL" * (Note.LATERAL.text in own) for own in notes], object)
+        _each(note, note_other_population(known_attributes(runs[0]) if runs else {}, {"view": lateral}))
     table = pd.concat(tables, ignore_index=True)
     if units:
         table = _join(table, units, abstain_below)
@@ -276,8 +279,11 @@ def _try_read(file: str, window: str, size: int) -> Radiograph | str:
 
 
 def in_square(radiograph: Radiograph, size: int, name: str) -> Radiograph:
-    """Fit an image into the network's square; add a note if `name`, its file and folder, suggests a derived image."""
-    notes = radiograph.notes + (DERIVED,) * is_derived(name)
+    """Fit an image into the network's square; add notes if it is enlarged, and on its file and folder, `name`."""
+    height, width = radiograph.pixels.shape
+    notes = radiograph.notes + note_enlarged(width, height, size) + (DERIVED,) * is_derived(name)
+    if view_in_name(name) == "lateral" and Note.LATERAL.text not in notes:
+        notes += (Note.LATERAL(),)
     return replace(radiograph, pixels=fit_square(radiograph.pixels, size), notes=notes)
 
 

@@ -35,7 +35,7 @@ ROUTINE = [
     "window 2048/4096 LINEAR", "window -0.5/1e+06 SIGMOID", "VOI LUT 2", "modality LUT", "rescaled by 2 and -1024",
     "pixel padding set to black", "MONOCHROME1 inverted", "WhiteIsZero inverted", "16-bit scaled from 0..4095",
     "16-bit channels: only the high 8 bits are used", "mode CMYK converted to gray", "PALETTE COLOR converted to gray",
-    "RGB converted to gray", "pydicom: 2 warnings on header values",
+    "RGB converted to gray", "lateral view", "pydicom: 2 warnings on header values",
 ]  # fmt: skip
 LEFT_OUT = {"no_radiograph", "two_shades", "few_shades", "color_coded"}
 BLANK = {

@@ -191,7 +191,11 @@ def test_a_column_of_grades_beside_those_of_labels_is_named(data_dir, name, grad
     if grades == "12" and name != "Edema score":
         found = message(DataError, data_dir)
         assert "expected 1, 0, -1 (uncertain) or blank. Its values 1, 2 look like grades: make" in found
-        assert "1 for values of 2 or more" in found and "alone, which uses each value as a class" in found
+        assert (
+            "replace codes such as 2 for no" in found
+            and "1 for values of 2 or more" in found
+            and "alone, which uses each value as a class" in found
+        )
     else:
         data = opened(data_dir)
         assert data.labels == ("Hernia", "Mass")
@@ -621,10 +625,13 @@ def test_a_header_repeated_by_joining_files_is_left_out(data_dir, before):
     assert len(opened(data_dir)) == 10
 
 
-def test_rows_of_an_image_and_a_label_that_may_be_absent_are_made_one_row_per_image(data_dir, monkeypatch):
+@pytest.mark.parametrize(("header", "values"), [("finding,present", "01"), ("pathology,answer", ("no", "yes"))])
+def test_rows_of_an_image_and_a_label_that_may_be_absent_are_made_one_row_per_image(
+    data_dir, monkeypatch, header, values
+):
     """The advice on a long table keeps labels apart that are absent."""
-    text = "".join(f"images/{i}.png,{name},{int(i % 5 == k)}\n" for i in range(10) for k, name in enumerate("ab"))
-    table(data_dir, f"image,finding,present\n{text}")
+    text = "".join(f"images/{i}.png,{name},{values[i % 5 == k]}\n" for i in range(10) for k, name in enumerate("ab"))
+    table(data_dir, f"image,{header}\n{text}")
     found = message(DataError, data_dir)
     (code,) = re.findall(r"by (df\.pivot.*?'labels.csv'\))", found)
     monkeypatch.chdir(data_dir)

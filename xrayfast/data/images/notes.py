@@ -61,6 +61,7 @@ class Note(Enum):
     WINDOW_SATURATES = "the window makes {:.0%} of the pixels black or white", "saturated"
     WINDOW_BLANKS = "{!s} ignored, because it makes {:.0%} of the image black or white", "window_ignored"
     WINDOW_FLATTENS = "{!s} ignored, because it leaves only {} gray levels", "window_ignored"
+    ENLARGED = "only {} x {} pixels, enlarged for the network"
     RESAMPLED = "pixels of {:.3g}:1 resampled to square ones"
     NOT_RESAMPLED = "pixels of {:.3g}:1 not resampled"
     NOT_SQUARE = "pixels are not square according to the header, but were not resampled"
@@ -74,6 +75,7 @@ class Note(Enum):
     NO_RADIOGRAPH = "not a radiograph, according to its header", "no_radiograph"
     MODALITY = "modality {!s}"
     BODY_PART = "body part {!s}"
+    LATERAL = "lateral view", ROUTINE
     OTHER_PART = "another part of the body, according to its description"
     ORIENTATION = "{!s} according to its Patient Orientation; not corrected"
     REPORT = "a report or a screenshot, according to its description"
@@ -191,6 +193,19 @@ UNKNOWN_CLASS = "of unknown class"
 """What the error of a DICOM object says that is no radiograph: one of the first two, and then its class in brackets."""
 
 _OTHER_OBJECT = re.compile(rf": ({OTHER_KIND}|{NO_PIXEL_DATA}) \((?!{UNKNOWN_CLASS})")
+
+
+TINY = 64
+"""The side in pixels below which an image is a thumbnail, too small to see most labels."""
+
+
+def note_enlarged(width: int, height: int, side: int) -> tuple[str, ...]:
+    """Return a note on a thumbnail that is enlarged at least twofold to the side of a network's input.
+
+    >>> note_enlarged(28, 30, 224), note_enlarged(28, 30, 32), note_enlarged(100, 100, 224)
+    (('only 28 x 30 pixels, enlarged for the network',), (), ())
+    """
+    return (Note.ENLARGED(width, height),) * (min(width, height) < min(TINY, side / 2))
 
 
 def recognize(note: str) -> Note | None:

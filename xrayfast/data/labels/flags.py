@@ -108,8 +108,9 @@ def are_grades(cells: Iterable[str]) -> bool:
 def describe_grades(column: str) -> str:
     """Return advice on a column of grades."""
     return (
-        "make a column of 1 and 0 from it with a threshold, such as 1 for values of 2 or more; or use --label-col "
-        f"{quoted(column)} alone, which uses each value as a class."
+        "make a column of 1 and 0 from it with a threshold, such as 1 for values of 2 or more, but first "
+        f"replace codes such as 2 for no or 9 for unknown; or use --label-col {quoted(column)} alone, which uses each "
+        "value as a class."
     )
 
 

@@ -135,7 +135,11 @@ def _describe_merging(table: Table, columns: Columns) -> str:
     boxes = [name for name in table.columns if is_called(name, BOX)]
     image, labels = columns.path[0], list(columns.labels)
     present = [name for name in columns.unused if looks_like_flags(table.columns[name], words=True)]
-    if len(present) == 1 and not (columns.are_flags or len(boxes) > 1):
+    if columns.are_flags and len(labels) == len(columns.unused) == 1 and not present:
+        present, labels = labels, list(columns.unused)  # taken for the column of labels
+    elif columns.are_flags:
+        present = []
+    if len(present) == 1 and len(boxes) <= 1:
         return (
             f"If '{present[0]}' says whether the label of a row is present, pandas makes one row per image by "
             f"df.pivot(index={image!r}, columns={labels[0]!r}, values={present[0]!r}).to_csv('labels.csv'); if not, "

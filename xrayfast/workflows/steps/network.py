@@ -14,7 +14,6 @@ from typing import Any, cast
 from xrayfast.config import OWN_WEIGHTS, Config, Precision
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
-from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.positive_class import describe_positive_class, positive_class
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import Interrupted, ReadError, RunError, WriteError, plural, truncate
@@ -42,7 +41,7 @@ from xrayfast.progress import Reporter
 from xrayfast.runs.history import History
 from xrayfast.runs.run import Run
 from xrayfast.tracking.session import tracked
-from xrayfast.workflows.steps.data.images import decode, image_infos, split_table
+from xrayfast.workflows.steps.data.images import decode, describe_reading, image_infos, split_table
 from xrayfast.workflows.steps.data.reopening import reopen_data
 from xrayfast.workflows.steps.finishing import (
     add_remark,
@@ -128,7 +127,7 @@ def train_network(
     scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
     learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
     infos = image_infos(manifest, images)
-    remarks += describe_notes(manifest.table["image"].tolist(), [info.notes for info in infos])
+    remarks += describe_reading(manifest.table["image"].tolist(), infos, config.model.size)
     remarks += describe_training(config, learn)
     remarks += filter(None, [no_space, request.threads.note])
     for text in (*describe_replay(config, learn), *learn.dls.notes):

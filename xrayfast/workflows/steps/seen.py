@@ -137,6 +137,7 @@ def exclude_seen(
             left_out += [(why + way, n) for split, why in REASONS.items() if (n := int((found[new] == split).sum()))]
             split_of[new] = found[new]
         rows, own_test = rows[split_of == ""], int((np.array(ways[:2]) == "test").any(0)[split_of == ""].sum())
+    looked += _note_repeated([names[row] for row in rows], _digests(images, paths, rows), matched.truth[rows])
     if not len(rows):
         raise DataError(_nothing_left(data, matched, left_out, unreadable))
     if own_test:
@@ -184,6 +185,19 @@ def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: Sta
         text = f"and results on them are optimistic: {run.path}, {', and '.join(found)}."
         warnings.insert(0, f"{Remark.SEEN_BEFORE}, {text}")
     return warnings
+
+
+def _note_repeated(names: Sequence[str], digests: Sequence[str], truth: npt.NDArray[np.int64]) -> list[str]:
+    """Return a note on images with the pixels of an earlier one, and one on those whose labels contradict it."""
+    first = dict[str, int]()
+    pairs = [(at, earlier) for at, digest in enumerate(digests) if (earlier := first.setdefault(digest, at)) != at]
+    other = [(a, b) for a, b in pairs if ((truth[a] != truth[b]) & (truth[a] >= 0) & (truth[b] >= 0)).any()]
+    return [
+        f"{plural(len(found), 'image')} with the pixels of another one, {end}: "
+        f"{shorten((f'{names[a]} (as {names[b]})' for a, b in found), 3)}."
+        for found, end in ((pairs, "each evaluated"), (other, "but other labels, of which one is wrong"))
+        if found
+    ]
 
 
 def _digests(images: DecodedImages, paths: Sequence[str], rows: npt.NDArray[np.intp]) -> list[str]:

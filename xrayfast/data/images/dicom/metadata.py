@@ -67,7 +67,7 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
                 sex=_valid_text(elements, "PatientSex", "[FM]"),
                 age=_age(elements),
                 issuer=elements.text("IssuerOfPatientID"),
-                view=_valid_text(elements, "ViewPosition", "[A-Z0-9_ ]{1,16}") or _described_view(elements),
+                view=stated_view(elements),
                 further={keyword: elements.text(keyword) for keyword in _FURTHER},
                 compared={keyword: elements.text(keyword) for keyword in _COMPARED},
             )
@@ -92,8 +92,10 @@ def _valid_text(elements: Elements, keyword: str, pattern: str) -> str:
     return text if re.fullmatch(pattern, text) else ""
 
 
-def _described_view(elements: Elements) -> str:
-    """Return the view in the code or the description of the series; "" if there is none."""
+def stated_view(elements: Elements) -> str:
+    """Return the View Position, else the view in the code or the description of the series; "" if there is none."""
+    if stated := _valid_text(elements, "ViewPosition", "[A-Z0-9_ ]{1,16}"):
+        return stated
     texts = [elements.text("SeriesDescription"), elements.text("ProtocolName")]
     with suppress(ReadError):
         texts = [*(item.text("CodeMeaning") for item in elements.items("ViewCodeSequence")), *texts]

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from xrayfast.data.arrays import Bools, Ints
-from xrayfast.data.demographics import is_other_region, names_other_region
+from xrayfast.data.demographics import is_other_region, kind_of_view, names_other_region
 from xrayfast.data.images.bits import Codes, corner_pixels, find_surround, has_other_sign
 from xrayfast.data.images.dicom.decoders import LOSSY, StoredPixels, require_decoder
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
@@ -29,6 +29,7 @@ from xrayfast.data.images.dicom.layout import (
     require_one_frame,
 )
 from xrayfast.data.images.dicom.lut import Values, read_lut
+from xrayfast.data.images.dicom.metadata import stated_view
 from xrayfast.data.images.dicom.parse import open_dicom
 from xrayfast.data.images.dicom.windowing import WindowChoice, apply_window, read_voi_transforms
 from xrayfast.data.images.limits import require_sensible_size
@@ -76,7 +77,7 @@ _OF_FRAME = {
 _KEYWORDS = (
     *LAYOUT_KEYWORDS, "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "VOILUTSequence", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape",
-    "PresentationLUTSequence", *_SPACINGS, *_FRAME_GROUPS, *_DESCRIPTIONS,
+    "PresentationLUTSequence", *_SPACINGS, *_FRAME_GROUPS, *_DESCRIPTIONS, "ViewPosition", "ViewCodeSequence",
     "Modality", "BodyPartExamined", "PatientOrientation",
     "LossyImageCompressionRatio", *(keyword for _, *keywords in _OF_HEADER.values() for keyword in keywords),
     *(keyword + suffix for keyword in _PALETTE_KEYWORDS for suffix in ("Descriptor", "Data")),
@@ -167,6 +168,8 @@ def _describe_header(elements: Elements) -> list[str]:
         notes.append(Note.BODY_PART(part[:_SHOWN]))
     elif any(map(names_other_region, map(elements.text, _DESCRIPTIONS))):
         notes.append(Note.OTHER_PART())
+    if kind_of_view(stated_view(elements)) == "lateral":
+        notes.append(Note.LATERAL())
     for note, (pattern, *keywords) in _OF_HEADER.items():
         if any(re.search(pattern, elements.text(keyword), re.IGNORECASE) for keyword in keywords):
             notes.append(note())

@@ -11,6 +11,7 @@ import pandas as pd
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.decoding import decode_manifest
+from xrayfast.data.images.notes import describe_notes, note_enlarged
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.tables import read_table
 from xrayfast.data.splits.assign import is_split_list
@@ -51,6 +52,11 @@ def note_other_pixels(data: Manifest, images: DecodedImages) -> Manifest:
 def image_infos(data: Manifest, images: DecodedImages) -> list[ImageInfo]:
     """Return the ImageInfo of each file of a data set whose images are decoded."""
     return images.infos(data.table["path"].tolist())
+
+
+def describe_reading(names: Sequence[str], infos: Sequence[ImageInfo], side: int) -> list[str]:
+    """Return the notes on how images were read and fitted into a square of `side` pixels, as sentences."""
+    return describe_notes(names, [info.notes + note_enlarged(info.width, info.height, side) for info in infos])
 
 
 def split_table(data: Manifest, infos: Sequence[ImageInfo]) -> pd.DataFrame:

@@ -12,7 +12,6 @@ import numpy as np
 
 from xrayfast.config import Config, Device
 from xrayfast.data.cache.image_cache import open_images
-from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.names import is_no_finding
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.open_manifest import open_manifest
@@ -26,9 +25,11 @@ from xrayfast.progress import StageProgress
 from xrayfast.reporting.case import Case
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.predictions import Predictions, image_attributes, truth_of
+from xrayfast.workflows.steps.data.images import describe_reading
 from xrayfast.workflows.steps.data.opening import unused_data_settings
 from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, ExportedRun, knows_images
 from xrayfast.workflows.steps.evaluation.files import shown_cases
+from xrayfast.workflows.steps.evaluation.population import known_attributes, note_other_population
 from xrayfast.workflows.steps.label_match import match_labels
 from xrayfast.workflows.steps.predictions.own import RunByUnit, with_columns
 from xrayfast.workflows.steps.seen import exclude_seen
@@ -143,7 +144,6 @@ def predict_external(
             for chunk in lazy.chunks(partial(progress, "predicting"))
         ]
     raw = np.concatenate(found).astype(np.float64)
-    read_notes = [info.notes for info in images.infos(paths)]
     predictions = replace(
         truth.select(rows),
         probability=raw,
@@ -165,10 +165,11 @@ def predict_external(
         notes=(
             *filter(None, [describe_splits(data) if split is None else ""]),
             *matched.notes,
+            *note_other_population(known_attributes(run), predictions.attributes),
             *unseen.looked,
             *([VIEWS_LEFT_OUT] if isinstance(run, ExportedRun) and run.model.metadata.averaged_views else []),
             *check_tta(tta, run.config.train),
-            *describe_notes(predictions.images.tolist(), read_notes),
+            *describe_reading(predictions.images.tolist(), images.infos(paths), images.side),
         ),
         info={
             **used,
