@@ -129,7 +129,7 @@ def test_multi_label_by_implication(at, data_dir):
     done = call(
         "fit", data_dir, *SMALL, "--epochs", 1, "--imply", "covid-19=pneumonia", "--loss", "focal", "--alpha", "0.25"
     )
-    assert ": multi-label" in done.stdout
+    assert "a multi-label task" in done.stdout
     for words in ("AUROC, macro", "Mean average precision", "Confusion by label"):
         assert words in done.stdout
     assert "Report" in call("interpret").stdout
@@ -445,6 +445,13 @@ def test_help_of_every_command():
 def test_help_shows_the_square_brackets_of_an_extra():
     assert "'xrayfast[review]'" in call("review", "--help").stdout
     assert "'xrayfast[timm]'" in call("fit", "--help").stdout  # of an option
+
+
+def test_help_is_not_cut_at_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("check", "split", "predict", "interpret"):
+        assert "…" not in call(name, "--help").stdout, name
+    assert "--[no-]exact-labels" in call("check", "--help").stdout
 
 
 def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch):

@@ -80,7 +80,7 @@ def _annotation(name: str, takes: Collection[str], of_run: bool) -> Any:
     metavar, default = shows.get("metavar") or "|".join(choices) or None, str(field.default)
     help = field.description or ""
     if kind is bool:
-        default = flag if field.default else f"no-{flag}"
+        default = "on" if field.default else "off"
         flag += f"/--no-{flag}"
     if shows.get("repeated"):
         kind = list[str]

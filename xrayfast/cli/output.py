@@ -88,7 +88,7 @@ def _print_rows(console: Console, columns: Sequence[str], texts: Sequence[Sequen
     for glue in (_GLUE, " "):
         cells = [[Text(_INTERVAL.sub(glue, cell)) for cell in row] for row in texts]
         found = [measure_renderables(console, console.options, cell) for cell in zip(headers, *cells, strict=True)]
-        widths = _fit_columns(found, console.width - _GAP * len(headers))
+        widths = _fit_columns(found, console.width - _GAP * (len(headers) - 1))
         if widths:
             break
     if not widths and len(columns) > _MOST_LINES:
@@ -100,7 +100,7 @@ def _print_rows(console: Console, columns: Sequence[str], texts: Sequence[Sequen
             aligned_left = sum(i < text_columns for i in group)
             _print_rows(console, [columns[i] for i in group], cells_of_group, aligned_left)
         return
-    table = Table(header_style="bold", box=None, padding=(0, _GAP, 0, 0), show_header=bool(widths))
+    table = Table(header_style="bold", box=None, padding=(0, _GAP, 0, 0), pad_edge=False, show_header=bool(widths))
     if widths:
         for i, header in enumerate(headers):
             side: Any = "left" if i < text_columns else "right"

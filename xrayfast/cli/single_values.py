@@ -33,7 +33,10 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help with its square brackets escaped: Rich would read those of 'xrayfast[timm]' as markup."""
+        """Print the help with `--[no-]NAME` for a flag, instead of a column of `--no-NAME` that narrows all others.
+
+        Square brackets of the texts are escaped: Rich would read those of 'xrayfast[timm]' as markup.
+        """
         from rich.markup import escape  # slow to import, and needed only for --help
 
         shown = copy(self)
@@ -41,6 +44,8 @@ class Command(TyperCommand):
         shown.params = [copy(param) for param in self.params]
         for param in shown.params:
             param.help = escape(getattr(param, "help", None) or "")  # type: ignore[attr-defined]
+            if param.secondary_opts == [f"--no-{name[2:]}" for name in param.opts]:
+                param.opts, param.secondary_opts = [f"--[no-]{name[2:]}" for name in param.opts], []
         super(Command, shown).format_help(ctx, formatter)
 
     def _with_bare_values(self, ctx: Any, args: Sequence[str]) -> Iterator[str]:
