@@ -254,7 +254,7 @@ def test_a_shortcut_is_described_in_words(sound):
     found = kinds(looked(sound, data_dir))["shortcut"]
     assert found.severity == "warning"
     assert found.title == "'effusion' can be predicted without the lungs"
-    assert found.text.startswith("'effusion' can be predicted from size alone with an AUROC of 1.00 (")
+    assert found.text.startswith("'effusion' from size alone: AUROC 1.00 (")
     assert "A network may do no better" in found.text
 
 
@@ -268,12 +268,19 @@ def test_a_shortcut_names_the_properties_that_reached_it_and_none_that_did_not_v
     }
     chance = {"size": {"a": 0.61}, "view": {"b": 0.6}, "all": {"a": 0.64, "b": 0.63}}
     strong, weak = shortcut_findings(data, Shortcuts(100, aurocs, chance))
-    assert strong.text.startswith(
-        "'a' can be predicted from size alone with an AUROC of 0.82 (at most 0.61 by chance; size, view together 0.75)."
+    assert strong.text.startswith("'a' from size alone: AUROC 0.82 (at most 0.61 by chance; size, view together 0.75).")
+    assert weak.text.startswith("'b' from size, view together: AUROC 0.79 (at most 0.63 by chance; view alone 0.71).")
+
+
+def test_labels_with_the_same_advice_are_one_finding():
+    data = SimpleNamespace(labels=("a", "b"))
+    values = {"size": {"a": 0.92, "b": 0.9}, "all": {"a": 0.5, "b": 0.5}}
+    (both,) = shortcut_findings(data, Shortcuts(100, values, {"size": {"a": 0.6, "b": 0.6}}))
+    assert both.title == "'a', 'b' can be predicted without the lungs" and both.count == 2
+    assert both.text.startswith(
+        "'a' from size alone: AUROC 0.92 (at most 0.60 by chance). 'b' from size alone: AUROC 0.90"
     )
-    assert weak.text.startswith(
-        "'b' can be predicted from size, view together with an AUROC of 0.79 (at most 0.63 by chance; view alone 0.71)."
-    )
+    assert both.text.count("A network may do no better") == 1
 
 
 def test_properties_of_the_whole_image_are_not_said_to_exclude_the_lungs():

@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from xrayfast.audit.findings import Finding
+from xrayfast.cli.commands.check import show_findings
 from xrayfast.cli.output import Output
 from xrayfast.cli.results import show_metrics
 from xrayfast.errors import format_cell, format_estimate
@@ -36,8 +38,30 @@ def test_names_are_not_truncated_in_a_pipe(printed):
     assert printed()[1:] == ["images/00001601_012.jpg  0.953 (0.930 to 0.971)  −0.012 (−0.031 to +0.008)   1,200"]
 
 
+def test_a_table_as_wide_as_the_terminal_is_printed_side_by_side(printed):
+    assert printed(11, ("label", "size"), [("a", "0.99")]) == ["label  size", "a      0.99"]
+
+
+def test_several_notes_on_images_are_one_line(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    of_images = [Finding("dark", "note", f"{n} images nearly black", "Check them.", n, ("a.png",)) for n in (2, 3, 4)]
+    others = [Finding("shortcut", "warning", "A shortcut", "Balance it.", 1), Finding("rare", "note", "Rare", "", 1)]
+    show_findings(Output(), [*others, *of_images])
+    assert stream.getvalue().splitlines() == [
+        "Warning: A shortcut. Balance it.",
+        "Note: Rare.",
+        "Note: 2 images nearly black; 3 images nearly black; 4 images nearly black. "
+        "The page says what to do about each.",
+    ]
+    show_findings(Output(), of_images[:2])
+    assert stream.getvalue().endswith(
+        "Note: 2 images nearly black. Check them.\nNote: 3 images nearly black. Check them.\n"
+    )
+
+
 def test_a_narrow_table_breaks_a_value_before_its_interval(printed):
-    _, first, second = printed(75)
+    _, first, second = printed(73)
     assert "0.953" in first and "−0.012" in first and "(" not in first
     assert second.split("  ") == ["(0.930 to 0.971)", " (−0.031 to +0.008)"]
 
@@ -52,7 +76,7 @@ def test_a_narrow_table_wraps_the_columns_of_short_words_and_breaks_no_interval(
 
 
 def test_if_the_words_of_a_row_do_not_fit_side_by_side_each_cell_gets_a_line(printed):
-    assert printed(37, rows=[*ROWS, ("b.jpg", "0.9", None, 5)]) == [
+    assert printed(36, rows=[*ROWS, ("b.jpg", "0.9", None, 5)]) == [
         "image       images/00001601_012.jpg",
         "value       0.953 (0.930 to 0.971)",
         "difference  −0.012",

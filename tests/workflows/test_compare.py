@@ -126,7 +126,7 @@ def test_values_are_those_of_scikit_learn_and_scipy(three):
         atol=1e-12,
     )
     assert (found.differences["test"] == "").eq(~tested).all()
-    assert any("15 tests, those of every pair of runs" in note for note in found.notes)
+    assert any("15 tests, corrected by Bonferroni's method over every pair of runs" in note for note in found.notes)
 
 
 def test_significance_needs_the_corrected_p_and_the_interval():

@@ -434,7 +434,7 @@ def test_other_data_are_compared_with_the_run_s_test_split_and_the_prior_is_corr
     assert not np.allclose(before.probability, after.probability)
     assert any("corrected for the prevalence in these data" in note for note in corrected.metrics["notes"])
     text = plain.report_path.read_text()
-    assert "Beside the run&#39;s own test split" in text and "Estimated here" in text
+    assert "Compared with the run&#39;s own test split" in text and "Estimated here" in text
 
 
 def test_three_images_of_one_class(run, others, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress
@@ -343,7 +344,7 @@ def patient_findings(data: Manifest) -> list[Finding]:
 
 def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
     """Return findings on labels that can be predicted without the lungs."""
-    found = []
+    alike = defaultdict[tuple[bool, str], dict[str, str]](dict)
     for label in data.labels:
         notable = shortcuts.notable(label)
         if not notable:
@@ -352,17 +353,22 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
         caution = _OF_ALL_PIXELS if own and own <= _OF_PIXELS else ""
         (best, value), *others = notable.items()
         compared = [f"{_properties(group, shortcuts)} {auroc:.2f}" for group, auroc in others[:3]]
-        text = f"'{label}' can be predicted from {_properties(best, shortcuts)} with an AUROC of {value:.2f}"
-        text += f" ({'; '.join([f'at most {shortcuts.chance[best][label]:.2f} by chance', *compared])}). "
+        compared = "; ".join([f"at most {shortcuts.chance[best][label]:.2f} by chance", *compared])
+        text = f"'{label}' from {_properties(best, shortcuts)}: AUROC {value:.2f} ({compared})."
+        alike[value >= RIVAL, caution][f"'{label}'"] = text
+    found = []
+    for (rival, caution), texts in alike.items():
         how = "from brightness and texture of the whole image" if caution else "without the lungs"
-        title = f"'{label}' can be predicted {how}"
-        if value >= RIVAL:
-            text += "A network may do no better, and may learn how and where an image was taken instead of the "
-            text += f"disease. {caution}Balance the classes for this property, and run an external test."
-            found.append(Finding("shortcut", "warning", title, text, 1))
-        else:
-            text += f"{caution}Compare a network's AUROC with this value, not with 0.5."
-            found.append(Finding("weak_shortcut", "note", title, text, 1))
+        text = " ".join(texts.values()) + " "
+        text += (
+            "A network may do no better, and may learn how and where an image was taken instead of the disease. "
+            f"{caution}Balance the classes for these properties, and run an external test."
+            if rival
+            else f"{caution}Compare a network's AUROC with this value, not with 0.5."
+        )
+        kind = "shortcut" if rival else "weak_shortcut"
+        severity: Severity = "warning" if rival else "note"
+        found.append(Finding(kind, severity, f"{shorten(texts)} can be predicted {how}", text, len(texts)))
     return found
 
 

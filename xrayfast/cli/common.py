@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import typer
 
 from xrayfast.cli.output import Output
+from xrayfast.errors import plural
 from xrayfast.errors.escapes import escape_hidden
 
 if TYPE_CHECKING:
@@ -54,8 +55,7 @@ def open_and_show(out: Output, settings: Config) -> Manifest:
 
     require_arch(settings.model)
     manifest = open_manifest(settings.data)
-    kind = "single-label" if manifest.task == "single" else "multi-label"
-    show_counts(out, f"{manifest.config.shown}: {kind}", manifest)
+    show_counts(out, f"{manifest.config.shown}: {plural(len(manifest), 'image')}", manifest)
     for note in manifest.notes:
         out.line(note)
     out.line()

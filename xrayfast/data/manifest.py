@@ -26,7 +26,7 @@ from xrayfast.errors import ConfigError, DataError, did_you_mean, plural, shorte
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files.virtual.access import state_of
 
-_REDRAWN = "Split redrawn to keep each patient and all duplicates in one split"
+_REDRAWN = "Split redrawn to keep"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -138,7 +138,8 @@ class Manifest(HasOverview):
         outdated = require_splits(self.truth, self.labels, before, self.task)
         notes = [note for note in self.notes if note not in outdated and not note.startswith(_REDRAWN)]
         moved = sum(old != new for old, new in zip(before, splits.names, strict=True))
-        notes.append(f"{_REDRAWN}: {moved:,} images moved.")
+        kept = "duplicates" if self.table["patient"].isna().all() else "each patient and all duplicates"
+        notes.append(f"{_REDRAWN} {kept} in one split: {moved:,} images moved.")
         notes += require_splits(self.truth, self.labels, splits.names, self.task)
         return replace(self, table=self.table.assign(split=splits.names), notes=tuple(notes))
 

@@ -175,7 +175,7 @@ def external_tables(metrics: Mapping[str, Any]) -> list[tuple[str, list[str], li
         columns = ["Metric", f"Run's {own} split", "Here", "Difference", "Why not"]
         if not any(row[-1] for row in rows):
             columns, rows = columns[:-1], [row[:-1] for row in rows]
-        title = f"Beside the run's own {own} split"
+        title = f"Compared with the run's own {own} split"
         if len({row["label"] for row in internal["rows"]}) > FEW_LABELS:
             decided = [row["label"] is not None and row["metric"] != "auroc" for row in internal["rows"]]
             rest = [row for row, one in zip(rows, decided, strict=True) if one]

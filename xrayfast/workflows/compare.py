@@ -383,20 +383,14 @@ def _merge_lines(lines_of: dict[str, list[str]], every: str) -> list[str]:
 def _test_notes(tests: int, chosen_from: int, chosen: bool, order: str) -> list[str]:
     if not tests:
         return []
-    how = "corrected together by Holm's method"
-    if chosen_from > 2:
-        how = (
-            "those of every pair of runs, corrected together by Bonferroni's method, since the reference was chosen "
-            "by its result"
-        )
+    how = "by Bonferroni's method over every pair of runs" if chosen_from > 2 else "by Holm's method"
     notes = [
-        f"{tests} tests, {how}. A difference is significant if its corrected p is below {ALPHA} and its interval "
-        "excludes 0. A difference that is not significant may still exist; its interval shows how large it may be. "
-        "Intervals are not corrected."
+        f"{tests} tests, corrected {how}. A difference is significant if its corrected p is below {ALPHA} and its "
+        "interval, which is not corrected, excludes 0; other differences may still exist, as large as their intervals."
     ]
     if chosen:
         notes.append(
             f"The reference was chosen by its result on these images ({metric_phrase(order)}), so the comparison is "
-            "biased in its favor. If one run was the standard beforehand, make it the reference."
+            "biased in its favor; --reference names one beforehand."
         )
     return notes

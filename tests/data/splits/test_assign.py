@@ -22,7 +22,6 @@ def test_given_splits_are_kept_and_the_missing_ones_drawn():
     assert found.names[:4] == ["test"] * 4 and found.names.count("valid") == 4 and found.names.count("train") == 12
     assert found.drawn.tolist() == [False] * 4 + [True] * 16
     assert "Split drawn with seed 0: 25% valid, stratified by label, by image" in found.notes[0]
-    assert "To keep this split when images are added, pass its split.csv to --split-file." in found.notes[0]
 
 
 @pytest.mark.parametrize("options", [{"valid_fraction": 0.3}, {"folds": 3}])
@@ -315,6 +314,8 @@ def test_redrawn_keeps_groups_and_patients_together(tmp_path):
     assert len({splits(again)[f"images/{i}.png"] for i in range(6)}) == 1
     assert again.table.groupby("patient")["split"].nunique().max() == 1
     assert noted(again, "Split redrawn to keep each patient and all duplicates in one split")
+    unknown = opened(tmp_path, patient_col="none").redraw_splits(groups)
+    assert noted(unknown, "Split redrawn to keep duplicates in one split")
     assert again.counts().loc["images"].sum() == 20 and again.drawn.all()
     assert (again.targets == data.targets).all() and splits(again.redraw_splits(groups)) == splits(again)
     assert sum("Split redrawn" in note for note in again.redraw_splits(groups).notes) == 1

@@ -166,7 +166,7 @@ def test_each_patient_is_left_out_once():
 
 def test_notes_are_on_labels_that_are_shown_and_begin_below_the_limits():
     fixed, clear = Interval(1, math.nan, math.nan, 0, fixed=True), Interval(1, 0.5, 1, 0)
-    found = Intervals({}, {"f1": (clear, fixed)}, MIN_UNITS, "image", 9, 0, (19, 20))
+    found = Intervals({"ece": clear}, {"f1": (clear, fixed)}, MIN_UNITS, "image", 9, 0, (19, 20))
     few, _, same = found.notes("ab")
     assert "Fewer than 20 images in the rarer class of a (19)" in few and same.endswith("value: b (F1).")
     assert found.notes("ab", "b")[1:] == [same] and not any("same value" in note for note in found.notes("ab", "a"))

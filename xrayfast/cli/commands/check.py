@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from xrayfast.progress.terminal import reporting
 
 if TYPE_CHECKING:
     from xrayfast.audit.check import Audit
+    from xrayfast.audit.findings import Finding
 
 
 @o.takes("data", "size")
@@ -62,5 +64,15 @@ def _show(out: Output, found: Audit) -> None:
     out.line()
     if not found.findings:
         out.line("Nothing was found.")
-    for finding in found.findings:
-        out.finding(finding.severity, finding.title, finding.text)
+    show_findings(out, found.findings)
+
+
+def show_findings(out: Output, findings: Sequence[Finding]) -> None:
+    """Print findings; notes on images as one line if there are several, because the page shows the images."""
+    on_images = [finding for finding in findings if finding.severity == "note" and finding.images]
+    several = len(on_images) > 2
+    for finding in findings:
+        if not (several and finding in on_images):
+            out.finding(finding.severity, finding.title, finding.text)
+    if several:
+        out.finding("note", "; ".join(finding.title for finding in on_images), "The page says what to do about each.")

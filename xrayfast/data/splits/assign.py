@@ -17,10 +17,7 @@ from xrayfast.data.splits.words import SPLITS, Split
 from xrayfast.data.text_column import TextColumn
 from xrayfast.errors import ConfigError, plural
 
-NO_PATIENTS = (
-    "by image, because no patients are known; if a column or the file names contain patient IDs, "
-    "--patient-col COLUMN or --patient-col 'name:REGEX' keeps each patient in one split"
-)
+NO_PATIENTS = "by image, because no patients are known: give --patient-col COLUMN or --patient-col 'name:REGEX'"
 
 DRAWN = "Split drawn with seed"
 """The beginning of the note on a drawn split."""
@@ -82,8 +79,7 @@ def assign_splits(
         *([f"{valid:.0%} valid"] if valid and not config.folds else []),
         *([f"{test:.0%} test"] if test else []),
     ]
-    later = "" if config.folds else " To keep this split when images are added, pass its split.csv to --split-file."
-    note = f"{DRAWN} {config.split_seed}: {' and '.join(shares)}, {by}.{later}"
+    note = f"{DRAWN} {config.split_seed}: {' and '.join(shares)}, {by}."
     return SplitAssignment(_to_column(names), drawn, [note])
 
 

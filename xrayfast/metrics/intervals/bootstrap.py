@@ -97,7 +97,7 @@ class Intervals:
                 f"Fewer than {FEW_FOR_BOOTSTRAP} {self.by}s in the rarer class of {shorten(few, 10)}: their "
                 "intervals are wide, and those of F1, kappa and Matthews' correlation may still be too narrow."
             )
-        if self.n_units < FEW_FOR_CALIBRATION:
+        if self.n_units < FEW_FOR_CALIBRATION and any(name.startswith("ece") for name in self.overall):
             notes.append(
                 f"With 20 to {FEW_FOR_CALIBRATION} {self.by}s, the 95% interval of a calibration error contains "
                 "the true value in 89 to 94% of studies, not in 95%."

@@ -31,7 +31,7 @@ from xrayfast.learning.training.build_learner import build_layers, learner_from_
 from xrayfast.learning.training.learner import RadiographLearner, own_names
 from xrayfast.learning.training.metrics import ValidationUnits, build_epoch_metrics
 from xrayfast.learning.training.phases import plan_phases
-from xrayfast.metrics.claims.headline import PATIENTS_UNKNOWN, optimism
+from xrayfast.metrics.claims.headline import PATIENTS_UNKNOWN
 from xrayfast.metrics.summary import labels_lacking
 from xrayfast.own_code import describe_code, require_code
 from xrayfast.runs.predictions import truth_of
@@ -185,9 +185,9 @@ def describe_training(config: Config, learn: RadiographLearner) -> list[str]:
             f"Training uses {learn.precision}: {native}, which this device has units for, would change this "
             f"network's outputs too much. Use --precision {native} to train with it anyway."
         )
-    if data.table["patient"].isna().all():
-        advice = " Name their column with --patient-col, or a pattern of file names with --patient-col 'name:REGEX'."
-        remarks.append(PATIENTS_UNKNOWN + advice * (not any(NO_PATIENTS in note for note in data.notes)))
+    if data.table["patient"].isna().all() and not any(NO_PATIENTS in note for note in data.notes):
+        advice = "Name their column with --patient-col, or a pattern of file names with --patient-col 'name:REGEX'."
+        remarks.append(f"{PATIENTS_UNKNOWN} {advice}")
     valid_truth = data.subset("valid").truth
     absent, no_negatives = (labels_lacking(cell, valid_truth, data.labels) for cell in (1, 0))
     if absent:
@@ -201,5 +201,5 @@ def describe_training(config: Config, learn: RadiographLearner) -> list[str]:
             "without the label, are undefined for these labels, and means are over the other labels."
         )
     if len(learn.dls.loaders) < 3:
-        remarks.append(f"There is no test split. {optimism()} --test-fraction 0.15 creates one.")
+        remarks.append("There is no test split; --test-fraction 0.15 creates one.")
     return remarks
