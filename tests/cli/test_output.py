@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xrayfast.audit.findings import Finding
-from xrayfast.cli.commands.check import show_findings
+from xrayfast.cli.commands.check import show_problems
 from xrayfast.cli.output import Output
 from xrayfast.cli.results import show_metrics
 from xrayfast.errors import format_cell, format_estimate
@@ -47,14 +47,14 @@ def test_several_notes_on_images_are_one_line(monkeypatch):
     monkeypatch.setattr("sys.stdout", stream)
     of_images = [Finding("dark", "note", f"{n} images nearly black", "Check them.", n, ("a.png",)) for n in (2, 3, 4)]
     others = [Finding("shortcut", "warning", "A shortcut", "Balance it.", 1), Finding("rare", "note", "Rare", "", 1)]
-    show_findings(Output(), [*others, *of_images])
+    show_problems(Output(), [*others, *of_images])
     assert stream.getvalue().splitlines() == [
         "Warning: A shortcut. Balance it.",
         "Note: Rare.",
         "Note: 2 images nearly black; 3 images nearly black; 4 images nearly black. "
         "The page says what to do about each.",
     ]
-    show_findings(Output(), of_images[:2])
+    show_problems(Output(), of_images[:2])
     assert stream.getvalue().endswith(
         "Note: 2 images nearly black. Check them.\nNote: 3 images nearly black. Check them.\n"
     )

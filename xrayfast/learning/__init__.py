@@ -1,4 +1,4 @@
-"""Networks, losses and training, as plain fastai objects. The only package that imports torch and fastai."""
+"""Networks, losses and training, as plain fastai objects. The only package that imports fastai."""
 
 from xrayfast.cpus import choose_waiting
 

@@ -64,14 +64,14 @@ def _show(out: Output, found: Audit) -> None:
     out.line()
     if not found.findings:
         out.line("Nothing was found.")
-    show_findings(out, found.findings)
+    show_problems(out, found.findings)
 
 
-def show_findings(out: Output, findings: Sequence[Finding]) -> None:
+def show_problems(out: Output, problems: Sequence[Finding]) -> None:
     """Print findings; notes on images as one line if there are several, because the page shows the images."""
-    on_images = [finding for finding in findings if finding.severity == "note" and finding.images]
+    on_images = [finding for finding in problems if finding.severity == "note" and finding.images]
     several = len(on_images) > 2
-    for finding in findings:
+    for finding in problems:
         if not (several and finding in on_images):
             out.finding(finding.severity, finding.title, finding.text)
     if several:
