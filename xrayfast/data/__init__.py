@@ -8,6 +8,7 @@ torch.
 - `demographics`: parse sex, age and view from cells and headers.
 - `splits`: draw stratified splits and folds by patient.
 - `open_manifest`: build the final table, a `manifest.Manifest`, from all of these.
+- `corrections`: apply corrected labels to a manifest. `decoding`: decode the images of a manifest.
 - `folder_words`, `foreign_words`: words in names of folders; words in other languages.
-- `arrays`: names for arrays of one data type.
+- `arrays`: names for arrays of one data type. `text_column`: a column that stores each distinct text once.
 """

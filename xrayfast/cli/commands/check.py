@@ -68,7 +68,7 @@ def _show(out: Output, found: Audit) -> None:
 
 
 def show_problems(out: Output, problems: Sequence[Finding]) -> None:
-    """Print findings; notes on images as one line if there are several, because the page shows the images."""
+    """Print problems; notes on images as one line if there are several, because the page shows the images."""
     on_images = [finding for finding in problems if finding.severity == "note" and finding.images]
     several = len(on_images) > 2
     for finding in problems:
