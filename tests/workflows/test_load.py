@@ -171,6 +171,16 @@ def test_a_run_that_was_loaded_and_not_trained_keeps_its_history(tiny_run, tmp_p
     assert run.config.model.weights == str(tiny_run.model_path)
 
 
+def test_a_run_whose_weights_were_replaced_without_training_has_no_history(tiny_run, tmp_path):
+    """Such as those of `learn.load`, which the epochs of the run did not give."""
+    learn = xf.load(tiny_run)
+    with torch.no_grad():
+        next(learn.model.parameters()).add_(1e-3)
+    run = xf.save(learn, runs=tmp_path)
+    assert run.history.empty and run.info["best_epoch"] is None
+    assert run.info["remarks"][0].endswith("Its weights were replaced, so there is no history.")
+
+
 @pytest.mark.slow
 def test_a_learner_that_was_not_trained_is_saved_and_reported(tiny_run, tmp_path):
     run = xf.save(xf.learner(xf.load(tiny_run).dls, weights="none"), runs=tmp_path)

@@ -34,7 +34,7 @@ from xrayfast.learning.device import on_meta_device
 from xrayfast.learning.fastai_api import DataLoaders, Learner
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.own_network import network_of_run
-from xrayfast.learning.model.weights import load_weights, save_weights
+from xrayfast.learning.model.weights import load_weights, read_weights, save_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.build_learner import learner_from_config
 from xrayfast.learning.training.learner import RadiographLearner
@@ -362,6 +362,9 @@ def _recorded_history(learn: RadiographLearner) -> tuple[History, list[str]]:
     recorder: Any = learn.recorder
     if recorder.of_run and learn.run_path:
         run = Run(learn.run_path)
+        theirs = read_weights(run.model_path)
+        if any(not torch.equal(theirs[name], value.cpu()) for name, value in learn.model.state_dict().items()):
+            return History(), [f"Saved in Python, from {run.path}. Its weights were replaced, so there is no history."]
         table = run.history.astype(object)
         epochs = table.where(table.notna(), None).to_dict("records")
         history = History(epochs, run.info.best_epoch, run.batches if run.has_batches else None)
