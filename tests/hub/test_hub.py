@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 import xrayfast as xf
-from tests.conftest import SMALL, UNCHECKED
+from tests.conftest import SMALL, with_other_weights
 from tests.hub.server import Repository
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError, XrayfastError
@@ -120,8 +120,7 @@ def test_files_that_name_patients_are_uploaded_if_requested_and_removed_by_the_n
 
 
 def test_an_ensemble_is_published_with_its_networks(run, hub, data_dir, tmp_path):
-    second = Run(shutil.copytree(run.path, tmp_path / "second", ignore=UNCHECKED))
-    both = xf.ensemble([run, second], folder=tmp_path / "both")
+    both = xf.ensemble([run, with_other_weights(run, tmp_path / "second")], folder=tmp_path / "both")
     pushed = xf.push(both, "group/both", note=lambda _: None)
     assert {"member-1/model.safetensors", "member-2/run.json"} < set(pushed.files)
     assert "model.safetensors" not in pushed.files

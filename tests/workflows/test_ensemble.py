@@ -224,8 +224,9 @@ def test_losses_are_averaged_like_probabilities_and_an_image_has_the_first_study
 def test_runs_whose_labels_are_in_another_order_or_whose_size_or_window_differ_are_refused(tmp_path):
     def run(name, labels="ab", size=64, window="auto"):
         config = SimpleNamespace(model=SimpleNamespace(size=size), data=SimpleNamespace(window=window))
+        file = tmp_path / name / "model.safetensors"
         return SimpleNamespace(
-            path=tmp_path / name, model_path=tmp_path / name / "m", labels=labels, task="multi", config=config
+            path=file.parent, model_path=file, new_model_path=file, labels=labels, task="multi", config=config
         )
 
     for other, words in ((run("b", "ba"), "labels ba; expected ab"), (run("b", size=32), "size 32; expected 64"),
