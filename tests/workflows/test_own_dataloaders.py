@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 from fastai.data.block import CategoryBlock, DataBlock, RegressionBlock
-from fastai.data.core import DataLoaders
-from fastai.data.transforms import ColReader, Normalize, RandomSplitter, get_image_files, parent_label
+from fastai.data.core import DataLoaders, Datasets
+from fastai.data.transforms import Categorize, ColReader, Normalize, RandomSplitter, get_image_files, parent_label
 from fastai.vision.augment import Resize
 from fastai.vision.core import PILImageBW
 from fastai.vision.data import ImageBlock, ImageDataLoaders
@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import xrayfast as xf
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, DataError, RunError
+from xrayfast.learning.dataloaders.own_dataloaders import describe_dataloaders
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.workflows.explain import explain
 
@@ -323,8 +324,12 @@ def test_a_label_that_is_only_in_validation_is_named(data_dir):
 
 def test_get_x_is_followed_to_the_file_that_is_read(data_dir, tmp_path):
     """A run that predicted on files that its user inverts on reading would see other images than in training."""
-    dls = block(data_dir, get_x=lambda path: np.asarray(Image.open(path).convert("L")))
+    opened = []
+    dls = block(data_dir, get_x=lambda path: opened.append(path) or np.asarray(Image.open(path).convert("L")))
     assert learner(dls).dls.origin == "own transforms"
+    opened.clear()
+    describe_dataloaders(dls)
+    assert len(opened) <= 2, "an image per split, not each image"
     rows = pd.DataFrame({"file": sorted(map(str, data_dir.rglob("*.png")))})
     rows["kind"] = [Path(file).parent.name for file in rows["file"]]
     for read, origin in (
@@ -340,3 +345,11 @@ def test_get_x_is_followed_to_the_file_that_is_read(data_dir, tmp_path):
     learn = learner(block(data_dir, get_x=lambda path: tmp_path / path.relative_to(data_dir)))
     assert learn.dls.origin == "own"
     assert {str(tmp_path)} == {str(Path(path).parent.parent) for path in learn.dls.manifest.table["path"]}
+
+
+def test_items_without_transforms_are_described():
+    items = [torch.full((1, 32, 32), i % 2.0) for i in range(8)]
+    tfms = [[], [lambda item: str(int(item[0, 0, 0])), Categorize()]]
+    dls = Datasets(items, tfms, splits=[range(4), range(4, 8)]).dataloaders(bs=2, num_workers=0)
+    assert describe_dataloaders(dls).labels == ("0", "1")
+    assert xf.learner(dls, arch="tiny_vgg", weights="none").dls.origin == "own transforms"

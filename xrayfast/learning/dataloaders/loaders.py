@@ -41,6 +41,7 @@ from xrayfast.learning.dataloaders.transforms import (
     Shrink,
     foreign_transforms,
     make_augmentation,
+    opens_radiographs,
 )
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.distributed.rows import OwnRows
@@ -369,9 +370,9 @@ def adopt_dataloaders(dls: DataLoaders) -> RadiographDataLoaders:
     if isinstance(dls, RadiographDataLoaders):
         return dls
     manifest = describe_dataloaders(dls)
-    readers = [dl.dataset.tls[0].tfms.fs[-1] for dl in dls.loaders]
-    known = all(isinstance(reader, OpenRadiograph) for reader in readers) and not foreign_transforms(dls)
-    images = readers[0].images if known else UncachedImages(image_shape(dls)[1])
+    items = [dl.dataset.tls[0] for dl in dls.loaders]
+    known = all(map(opens_radiographs, items)) and not foreign_transforms(dls)
+    images = items[0].tfms.fs[-1].images if known else UncachedImages(image_shape(dls)[1])
     return RadiographDataLoaders(
         *dls.loaders,
         manifest=manifest,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from xrayfast.data.labels.targets import join_labels
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import DataError, plural, shorten
-from xrayfast.learning.dataloaders.transforms import OpenRadiograph, reads_by_itself
+from xrayfast.learning.dataloaders.transforms import opens_radiographs, reads_by_itself
 from xrayfast.learning.fastai_api import DataLoaders
 from xrayfast.learning.randomness import isolated_rng
 
@@ -61,7 +62,7 @@ def describe_dataloaders(dls: DataLoaders) -> Manifest:
         )
     targets = np.eye(len(labels), dtype=np.float32)[found] if single else found.astype(np.float32)
     splits = [split for split, size in zip(SPLITS, sizes, strict=False) for _ in range(size)]
-    paths = [_path_of(dataset.tls[0], i) for dataset in datasets for i in range(len(dataset))]
+    paths = [path for dataset in datasets for path in _paths_of(dataset.tls[0])]
     source = _common_folder(paths) or Path(dls.path)
     table = pd.DataFrame({"image": _names(paths, source, splits), "path": pd.Series(paths, dtype=object)})
     table["patient"] = pd.Series([None] * len(table), dtype=object)
@@ -96,15 +97,20 @@ def image_shape(dls: DataLoaders) -> tuple[int, int]:
     return shape[1], shape[2]
 
 
-def _path_of(items: Any, i: int) -> str | None:
-    """Return the path that an item is read from, which its first transforms may look up in a table row or derive from
-    another path; None if there is none.
+def _paths_of(items: Any) -> list[str | None]:
+    """Return the paths that items are read from, which their first transforms may look up in a table row or derive from
+    another path; None for items without one.
     """
+    if not opens_radiographs(items) or reads_by_itself(items):
+        return [_path_of(items, i) for i in range(len(items))]
+    *transforms, _ = items.tfms.fs
+    found = (reduce(lambda item, transform: transform(item), transforms, items._get(i)) for i in range(len(items)))
+    return [str(Path(item).absolute()) if isinstance(item, (str, Path)) else None for item in found]
+
+
+def _path_of(items: Any, i: int) -> str | None:
+    """Return the path of an item, which its first transforms may look up in a table row; None if there is none."""
     item = items._get(i)  # fastai's access to items of lists and of tables
-    if isinstance(items.tfms.fs[-1], OpenRadiograph) and not reads_by_itself(items):
-        for transform in items.tfms.fs[:-1]:
-            item = transform(item)
-        return str(Path(item).absolute()) if isinstance(item, (str, Path)) else None
     for transform in [*items.tfms.fs, None]:
         if isinstance(item, (str, Path)):
             return str(Path(item).absolute())

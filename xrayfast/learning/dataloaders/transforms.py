@@ -310,6 +310,11 @@ def _name_of_transform(transform: Any) -> str:
     return str(transform.name).split("<locals>.")[-1] if kind is Transform else kind.__name__
 
 
+def opens_radiographs(items: Any) -> bool:
+    """Whether `OpenRadiograph` is the last transform of the items of DataLoaders."""
+    return any(isinstance(transform, OpenRadiograph) for transform in items.tfms.fs[-1:])
+
+
 def reads_by_itself(items: Any) -> bool:
     """Whether a `get_x` makes arrays or Pillow images out of paths, so that it and not `OpenRadiograph` reads files."""
     item = items._get(0) if len(items) else None  # fastai's access to items of lists and of tables
@@ -327,7 +332,7 @@ def foreign_transforms(dls: DataLoaders) -> str:
     """
     for split, dl in zip(SPLITS, dls.loaders, strict=False):
         items = dl.dataset.tls[0]
-        if isinstance(items.tfms.fs[-1], OpenRadiograph) and reads_by_itself(items):
+        if opens_radiographs(items) and reads_by_itself(items):
             return f"dls.{split} has {', '.join(map(_name_of_transform, items.tfms.fs[:-1]))}, which reads files itself"
         for event in ("after_item", "before_batch", "after_batch"):
             transforms = list(getattr(dl, event).fs)
