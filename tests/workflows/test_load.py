@@ -1,6 +1,7 @@
 """A run is loaded as a Learner, trained further by hand, and saved as a run again."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 import torch
 from fastai.losses import LabelSmoothingCrossEntropyFlat
 from fastai.metrics import error_rate
-from fastai.optimizer import SGD
+from fastai.optimizer import SGD, OptimWrapper
 from torch import nn
 
 import xrayfast as xf
@@ -130,6 +131,13 @@ def test_a_learner_trained_by_hand_on_splits_that_share_images_says_so(data_dir,
         run = xf.save(xf.learner(dls, arch="tiny_resnet", weights="none"), runs=tmp_path / "runs")
     assert run.info["remarks"][0] == "Saved in Python without training."
     assert run.info["remarks"][1].startswith("Trained with leaks allowed")
+
+
+def test_an_optimizer_without_weight_decay_is_saved(tiny_run, tmp_path):
+    learn = xf.load(tiny_run)
+    learn.opt_func = partial(OptimWrapper, opt=torch.optim.Rprop)
+    learn.create_opt()
+    assert xf.save(learn, runs=tmp_path).config.train.wd == tiny_run.config.train.wd
 
 
 def test_weights_of_a_learner_of_other_labels_are_not_loaded(tiny_run, data_dir, tmp_path):

@@ -229,8 +229,8 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     manifest = learn.dls.manifest
     present = {"size": learn.dls.size, "batch_size": learn.dls.train.bs, "augment": learn.dls.augment}
     present["balanced_sampling"] = learn.dls.balanced_sampling
-    if learn.opt is not None:
-        present["wd"] = float(learn.opt.hypers[-1]["wd"])  # `fit` takes another one
+    if learn.opt is not None and "wd" in (last := learn.opt.hypers[-1]):
+        present["wd"] = float(last["wd"])  # `fit` takes another one
     config = Config().updated(learn.settings | present)
     if units := learn.validation_units:
         config = config.updated({"unit": units.settings.unit, "unit_join": units.settings.unit_join})
