@@ -129,7 +129,7 @@ def test_an_option_has_the_field_s_name_and_shows_its_default(name):
     if default is None or default == ():
         assert option.show_default is False or name in ("lr_div", "workers", "beta2", "eps", "dropout")
     elif isinstance(default, bool):
-        assert option.show_default == ("" if default else "no-") + flag.removeprefix("--")
+        assert option.show_default == ("on" if default else "off")
     else:
         assert option.show_default == str(default)
 
