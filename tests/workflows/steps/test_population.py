@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from xrayfast.workflows.steps.evaluation.population import note_other_population
+import xrayfast as xf
+from xrayfast.workflows.steps.evaluation.population import note_given_test, note_other_population
 from xrayfast.workflows.steps.seen import _note_repeated
 
 
@@ -49,3 +51,16 @@ def test_equal_images_are_named_and_contradicting_labels_too():
     assert copies == "2 images with the pixels of another one, each evaluated: c (as a), d (as b)."
     assert wrong == "1 image with the pixels of another one, but other labels, of which one is wrong: c (as a)."
     assert _note_repeated(["a", "b"], ["00", "11"], truth[:2]) == []
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_given_test_split_of_other_patients_is_named(tmp_path, given):
+    rows = [f"{i}.png,{'ab'[i % 2]},{50 if i < 14 else 4},{'train' if i < 14 else 'test'}" for i in range(20)]
+    for i in range(20):
+        Image.new("L", (4, 4)).save(tmp_path / f"{i}.png")
+    (tmp_path / "labels.csv").write_text("image,label,age,split\n" + "\n".join(rows))
+    options = {} if given else {"ignore_split": True, "test_fraction": 0.3}
+    data = xf.open_data(tmp_path, labels=tmp_path / "labels.csv", **options)
+    found = "".join(note_given_test(data))
+    assert found.startswith("Test split: 6 images of patients under 18, while there is none among ") == given
+    assert bool(found) == given

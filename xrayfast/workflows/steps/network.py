@@ -43,6 +43,7 @@ from xrayfast.runs.run import Run
 from xrayfast.tracking.session import tracked
 from xrayfast.workflows.steps.data.images import decode, describe_reading, image_infos, split_table
 from xrayfast.workflows.steps.data.reopening import reopen_data
+from xrayfast.workflows.steps.evaluation.population import note_given_test
 from xrayfast.workflows.steps.finishing import (
     add_remark,
     describe_empty_metrics,
@@ -128,6 +129,7 @@ def train_network(
     learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
     infos = image_infos(manifest, images)
     remarks += describe_reading(manifest.table["image"].tolist(), infos, config.model.size)
+    remarks += note_given_test(manifest)
     remarks += describe_training(config, learn)
     remarks += filter(None, [no_space, request.threads.note])
     for text in (*describe_replay(config, learn), *learn.dls.notes):

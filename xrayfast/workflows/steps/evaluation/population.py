@@ -1,4 +1,4 @@
-"""Compare the views and ages of new images with those that a run was validated on."""
+"""Compare the views and ages of new images with those that a run was trained or validated on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.data.demographics import kind_of_view
+from xrayfast.data.manifest import Manifest
 from xrayfast.errors import RunError, plural
+from xrayfast.runs.predictions import image_attributes
 from xrayfast.runs.run import Run
 
 _OF_AGE = 18  # years
@@ -34,12 +36,27 @@ def known_attributes(run: object) -> Mapping[str, NDArray[Any]]:
     return {}
 
 
-def note_other_population(own: Mapping[str, NDArray[Any]], new: Mapping[str, NDArray[Any]]) -> list[str]:
-    """Return notes on images of a view or an age that no validation image of the run has.
+def note_given_test(data: Manifest) -> list[str]:
+    """Return notes on images of a given test split, of a view or an age that no training image has."""
+    parts = {name: (data.table["split"] == name).to_numpy() for name in ("train", "test")}
+    if not (parts["test"] & ~np.asarray(data.drawn)).any():
+        return []
+    train, test = (image_attributes(data.table[rows]) for rows in parts.values())
+    end = "that the network is trained on: it learns nothing about them"
+    return [f"Test split: {note}" for note in note_other_population(train, test, end)]
+
+
+def note_other_population(
+    own: Mapping[str, NDArray[Any]],
+    new: Mapping[str, NDArray[Any]],
+    end: str = "that the run was validated on: its own results say nothing about them",
+) -> list[str]:
+    """Return notes on images of a view or an age that no image of a run has.
 
     Args:
-        own: attributes of the validation images, as `Predictions` has them.
+        own: attributes of the run's images, as `Predictions` has them.
         new: the same of other images.
+        end: of the note, on which images the run's are.
     """
     notes = []
     for name in [name for name in _GROUPS if name in own and name in new]:
@@ -48,7 +65,7 @@ def note_other_population(own: Mapping[str, NDArray[Any]], new: Mapping[str, NDA
         known = sum(map(ours.__getitem__, phrases))
         notes += [
             f"{plural(theirs[group], 'image')} {phrase}, while there is none among the {plural(known, 'image')} of "
-            f"known {name} that the run was validated on: its own results say nothing about them."
+            f"known {name} {end}."
             for group, phrase in phrases.items()
             if known and theirs[group] and not ours[group]
         ]
