@@ -154,7 +154,8 @@ def predict(
         _each(note, _describe_copies(_shown(files), digests))
         _each(note, describe_notes(_shown(files), notes))
         lateral = np.array(["LATERAL" * (Note.LATERAL.text in own) for own in notes], object)
-        _each(note, note_other_population(known_attributes(runs[0]) if runs else {}, {"view": lateral}))
+        if runs and any(lateral):  # the run's predictions may be a large file
+            _each(note, note_other_population(known_attributes(runs[0]), {"view": lateral}))
     table = pd.concat(tables, ignore_index=True)
     if units:
         table = _join(table, units, abstain_below)
