@@ -54,8 +54,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "mild augmentation": {"augment": "mild"},
     "label smoothing": {"label_smoothing": 0.1},
     "mixup": {"mixup": 0.4},
+    "cutmix": {"cutmix": 1.0},
     "linear head": {"head": "linear"},
     "wd 0.1": {"wd": 0.1},
+    "sgd": {"optimizer": "sgd", "lr": 2e-2},
+    "class weights": {"class_weights": "auto"},
+    "balanced sampling": {"balanced_sampling": True},
     "tta": {"tta": True},
     # The earlier `best`, and with one change.
     "0.16 best": OLD_BEST,
