@@ -353,8 +353,8 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
         caution = _OF_ALL_PIXELS if own and own <= _OF_PIXELS else ""
         (best, value), *others = notable.items()
         compared = [f"{_properties(group, shortcuts)} {auroc:.2f}" for group, auroc in others[:3]]
-        compared = "; ".join([f"at most {shortcuts.chance[best][label]:.2f} by chance", *compared])
-        text = f"'{label}' from {_properties(best, shortcuts)}: AUROC {value:.2f} ({compared})."
+        chance = f"at most {shortcuts.chance[best][label]:.2f} by chance"
+        text = f"'{label}' from {_properties(best, shortcuts)}: AUROC {value:.2f} ({'; '.join([chance, *compared])})."
         alike[value >= RIVAL, caution][f"'{label}'"] = text
     found = []
     for (rival, caution), texts in alike.items():
