@@ -140,7 +140,7 @@ _NOTED: dict[str, _Noted] = {
         "that may be inverted", "They were left as they are: invert those that are inverted, or remove them."
     ),
     "may_be_turned": _Noted(
-        "that may be upside down or on their side",
+        "that may be upside down or sideways",
         "They were left as they are: turn those that need it, or remove them.",
     ),
     "panel": _Noted(
@@ -153,7 +153,7 @@ _NOTED: dict[str, _Noted] = {
         "as wide or high as two radiographs or more",
         "If a file contains several radiographs, save each as its own file.",
     ),
-    "turned": _Noted("stored on their side", "They were rotated by their EXIF orientation."),
+    "turned": _Noted("stored sideways", "They were rotated by their EXIF orientation."),
     "saturated": _Noted(
         "with a window that makes most pixels black or white",
         "Detail in the brightest or darkest areas is lost: try another --window.",
