@@ -351,12 +351,15 @@ def test_data_settings_of_a_config_are_noted_if_data_are_given_too(table, folder
     def said(notes):
         return [note for note in notes if note.startswith("The config's data settings")]
 
-    for notes in (
-        xf.check(data, config=config).data.notes,
-        xf.split(data, config=config).notes,
-        resolve_inputs(data, config, {})[2],
-        open_external(tiny_run, data, config, None).notes,
-    ):
+    with pytest.warns(UserWarning) as warned:
+        found = (
+            xf.check(data, config=config).data.notes,
+            xf.split(data, config=config).notes,
+            open_external(tiny_run, data, config, None).notes,
+        )
+    texts = [str(entry.message) for entry in warned]
+    assert said(texts) == [note for notes in found for note in said(notes)]
+    for notes in (*found, resolve_inputs(data, config, {})[2]):
         (note,) = said(notes)
         assert re.match(one_line, note), note
     # For a folder, the other settings are used.

@@ -163,6 +163,10 @@ def test_prevalences():
     for wrong, said in (("1.5", share), ("0", share), ("a=1", share), ("c=0.1", "expected one of a, b"), ("a=", share)):
         with pytest.raises(ConfigError, match=said):
             parse_prevalences([wrong], ["a", "b"])
+    for twice, said in ((["0.1", "0.2"], "for all labels; .*Remove '0.2'"), (["a=0.1", "A=0.2"], "'a'; .*'A=0.2'")):
+        with pytest.raises(ConfigError, match=f"^threshold: found two values.*{said}"):
+            parse_prevalences(twice, ["a", "b"], "threshold")
+    assert parse_prevalences(["A=0.1", "a=0.2"], ["a", "A"]).tolist() == [0.2, 0.1]
 
 
 @pytest.mark.usefixtures("no_page")

@@ -34,17 +34,24 @@ class Policy:
 def parse_policy(option: Option, items: Iterable[str], default: str = "ignore") -> Policy:
     """Parse texts such as "zeros", "smooth:0.6" or "Edema=ones,Mass=ignore"; `default` applies to the other labels."""
     by_label: dict[str, float] = {}
+    keys: set[str] = set()
     for item in (piece.strip() for text in items for piece in text.split(",")):
         label, sign, word = item.rpartition("=")
         label = label.strip()
         if sign and not label:
             raise ConfigError(f"{option}: found '{item}'; expected LABEL={word.strip()}, or '{word.strip()}' for all.")
-        if label in by_label:
-            named = f"for '{label}'" if label else "for all labels"
-            raise ConfigError(f"{option}: found two policies {named}; expected one. Remove '{item}'.")
+        if (key := normalize_label(label)) in keys:
+            raise second_value(option, label, item)
+        keys.add(key)
         by_label[label] = _value(option, word.strip())
     is_explicit = bool(by_label)
     return Policy(option, by_label.pop("", _VALUES[default]), by_label, is_explicit)
+
+
+def second_value(option: str, label: str, item: str) -> ConfigError:
+    """Return the error on an item VALUE or LABEL=VALUE after another one for all labels (label "") or that label."""
+    named = f"for '{label}'" if label else "for all labels"
+    return ConfigError(f"{option}: found two values {named}; expected one. Remove '{item}'.")
 
 
 def _value(option: Option, text: str) -> float:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from xrayfast.config import DEFAULT_METRIC, Config, PredictedSplit, ResultsConfig, Task, TrainConfig, UnitJoin
 from xrayfast.data.images.notes import is_about_blank_images
+from xrayfast.data.labels.names import find_spelling
+from xrayfast.data.labels.policies import second_value
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.splits.words import Split
 from xrayfast.errors import ConfigError, did_you_mean, plural, plural_noun, shorten
@@ -423,10 +425,13 @@ def parse_prevalences(
             raise ConfigError(
                 f"{name}: found '{item}'; expected a share above 0 and below 1 such as 0.05, or LABEL=0.05."
             )
+        label = find_spelling(label, labels) or label
         if label and label not in labels:
             raise ConfigError(
                 f"{name}: found the label '{label}'; expected one of {', '.join(labels)}.{did_you_mean(label, labels)}"
             )
+        if label in found:
+            raise second_value(name, label, item)
         found[label] = value
     return np.array([found.get(label, found.get("", math.nan)) for label in labels])
 

@@ -22,6 +22,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.open_manifest import open_manifest
 from xrayfast.data.splits.words import SPLITS
 from xrayfast.errors import ConfigError, WeightsError, did_you_mean, shorten
+from xrayfast.errors.escapes import warn
 from xrayfast.files.virtual.paths import to_path
 from xrayfast.files.xrv_weights import how_to_make
 from xrayfast.hub.download import is_hub_name
@@ -119,9 +120,13 @@ def opened(data: Manifest | Path | str | None, config: Config) -> Manifest:
 
 
 def opened_with_notes(data: Manifest | Path | str | None, config: Config) -> Manifest:
-    """Open a data set as `opened` does, and add the notes of `unused_data_settings`."""
-    found = opened(data, config)
-    return replace(found, notes=(*found.notes, *unused_data_settings(data, config)))
+    """Open a data set as `opened` does, and add the notes of `unused_data_settings`; warn of them if it was open
+    already, since the notes of an open data set are not displayed again.
+    """
+    found, unused = opened(data, config), unused_data_settings(data, config)
+    for note in unused if isinstance(data, Manifest) else ():
+        warn(note)
+    return replace(found, notes=(*found.notes, *unused))
 
 
 def unused_data_settings(data: Manifest | Path | str | None, config: Config) -> list[str]:

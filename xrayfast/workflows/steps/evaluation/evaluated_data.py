@@ -26,7 +26,7 @@ from xrayfast.reporting.case import Case
 from xrayfast.runs.cross_validation import CrossValidation
 from xrayfast.runs.predictions import Predictions, image_attributes, truth_of
 from xrayfast.workflows.steps.data.images import describe_reading
-from xrayfast.workflows.steps.data.opening import unused_data_settings
+from xrayfast.workflows.steps.data.opening import opened_with_notes, unused_data_settings
 from xrayfast.workflows.steps.evaluation.exported_run import EvaluatedRun, ExportedRun, knows_images
 from xrayfast.workflows.steps.evaluation.files import shown_cases
 from xrayfast.workflows.steps.evaluation.population import known_attributes, note_other_population
@@ -89,13 +89,13 @@ def open_external(
 ) -> Manifest:
     """Open a data set for evaluation: no split is drawn, and one image is enough."""
     config = config or Config()
-    settings, unused = data.config if isinstance(data, Manifest) else config.data, unused_data_settings(data, config)
+    settings = data.config if isinstance(data, Manifest) else config.data
     changed: dict[str, Any] = {"window": run.config.data.window if settings.window == "auto" else settings.window}
     if "views" not in settings.model_fields_set:
         changed["views"] = run.config.data.views
     if isinstance(data, Manifest):
         changed.pop("views", None)  # it was opened with its own
-        return replace(data, config=settings.model_copy(update=changed), notes=(*data.notes, *unused))
+        return replace(opened_with_notes(data, config), config=settings.model_copy(update=changed))
     if data is not None:
         changed["source"] = Config().updated({"source": data}).data.source
     if settings.task == "auto":
@@ -107,7 +107,7 @@ def open_external(
     opened = type(settings).model_construct(settings.model_fields_set, **dict(settings) | changed)
     found = open_manifest(opened, to_train=False, known_labels=run.labels)
     idle = check_effects(opened, EvaluationFacts(one_split=split is not None))
-    return replace(found, notes=(*found.notes, *idle, *unused))
+    return replace(found, notes=(*found.notes, *idle, *unused_data_settings(data, config)))
 
 
 def predict_external(
