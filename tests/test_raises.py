@@ -72,6 +72,7 @@ CASES = {
     ("join_folds", "RunError"): lambda p: xf.join_folds(p.stopped_cv),
     ("learner", "ConfigError"): lambda p: xf.learner(p.dls, arch="none"),
     ("learner", "WeightsError"): lambda p: xf.learner(p.dls, weights=p.file),
+    ("load", "ConfigError"): lambda p: xf.load(p.run, loss=len),
     ("load", "RunError"): lambda p: xf.load(p.unfinished),
     ("load", "DataError"): lambda p: xf.load(p.run, p.multi),
     ("load", "WeightsError"): lambda p: xf.load(p.foreign),

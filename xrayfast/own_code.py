@@ -75,6 +75,12 @@ def describe_code(names: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {code}" for name, code in names.items())
 
 
+def require_own_arch(arch: str, where: object) -> None:
+    """Raise a ConfigError if code was given for the `arch` of a run, and it is none of the user's own."""
+    if not is_own(arch):
+        raise ConfigError(f"{where}: arch is {arch}, not code of your own. Leave out arch.")
+
+
 def require_code(names: Mapping[str, str], given: Mapping[str, Any], where: str = "config.yaml") -> None:
     """Raise an error if code that the settings name was not given.
 

@@ -104,6 +104,18 @@ def test_data_with_other_labels_is_refused(tiny_run, multi_dir):
         xf.load(tiny_run, xf.open_data(multi_dir))
 
 
+def test_dataloaders_of_another_size_or_device_are_told(tiny_run, data_dir):
+    dls = xf.dataloaders(xf.open_data(data_dir), size=48, device="cpu")
+    with pytest.warns(UserWarning, match=rf"have images of 48 pixels, but {tiny_run.path} was trained at 32, so"):
+        xf.load(tiny_run, dls)
+    dls.device = "meta"
+    with pytest.raises(ConfigError, match="device is cpu, but the batches of these DataLoaders are on meta"):
+        xf.load(tiny_run, dls, device="cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="device is cuda, but torch finds no such device"):
+            xf.load(tiny_run, dls, device="cuda")
+
+
 def test_a_learner_whose_data_were_replaced_by_those_of_other_labels_is_not_used(
     tiny_run, data_dir, multi_dir, tmp_path
 ):

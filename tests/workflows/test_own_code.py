@@ -119,6 +119,18 @@ def test_a_run_is_loaded_with_its_code_or_with_a_warning(own_run):
     assert learn.settings["loss"] == "auto"
 
 
+def test_a_run_without_code_is_not_loaded_or_reported_with_some(own_run, tiny_run, data):
+    dls = xf.dataloaders(data, size=32, device="cpu")
+    for name, code in {"splitter": by_hand, "loss": F.nll_loss, "augment": as_default}.items():
+        with pytest.raises(ConfigError, match=rf"{name} is {code.__name__}, .* it was none of your own\. Leave it out"):
+            xf.load(tiny_run, dls, **{name: code})
+    with pytest.raises(ConfigError, match=r"loss is nll_loss, .* it was cross_entropy\. Pass that one"):
+        xf.load(own_run, data, **{**OWN, "loss": F.nll_loss})
+    with pytest.raises(ConfigError, match=r"arch is tiny_resnet, not code of your own"):
+        xf.interpret(tiny_run, arch=tiny_resnet)
+    assert xf.load(own_run, dls, **OWN).dls.augment == "own:as_default"
+
+
 def test_resuming_needs_the_same_code(own_run, data, tmp_path):
     def other_loss(logits, target):
         return logits.sum()
@@ -133,7 +145,9 @@ def test_resuming_needs_the_same_code(own_run, data, tmp_path):
 
 
 def test_a_loss_without_one_value_per_image_is_replaced_in_predictions(tiny_run, tmp_path):
-    learn = xf.load(tiny_run, loss=lambda logits, target: F.cross_entropy(logits, target))
+    copy = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "copy", ignore=UNCHECKED))
+    copy.write_config(copy.config.updated({"loss": "own:<lambda>"}))
+    learn = xf.load(copy, loss=lambda logits, target: F.cross_entropy(logits, target))
     run = xf.save(learn, runs=tmp_path)
     said = "Losses per image are computed with ce, because <lambda> does not return one loss per image"
     assert f"{said} with reduction='none'." in run.info.remarks

@@ -18,6 +18,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.files.atomic import write_text
 from xrayfast.files.csv_tables import write_csv
 from xrayfast.metrics.classification import nan_to_none
+from xrayfast.own_code import require_own_arch
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.case import Case
 from xrayfast.reporting.figures import encoding, top_losses, training_curves
@@ -82,7 +83,8 @@ def interpret(
         The interpretation of the split, a fastai ClassificationInterpretation.
 
     Raises:
-        ConfigError: an option is wrong, or a column does not exist or has too many values.
+        ConfigError: an option is wrong, `arch` is given for a run that has none of your own, or a column does not exist
+            or has too many values.
         DataError: the data set's table can't be read; or results are to be per study or patient, and none is known or
             images of one of them have different classes.
         RunError: the run is not complete or lacks a file, or another process writes to it.
@@ -112,6 +114,8 @@ def write_report(
     Arguments and errors are those of `interpret`. The caller holds the run's lock.
     """
     formats = encoding.parse_formats(figure_format)
+    if arch is not None:
+        require_own_arch(run.config.model.arch, run.path)
     cv = CrossValidation(run.path) if CrossValidation.is_there(run.path) else None
     columns = [by] if isinstance(by, str) else by
     if cv is not None and (by or options or not _has_current_metrics(cv)):

@@ -28,9 +28,9 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.learning.dataloaders.loaders import RadiographDataLoaders, adopt_dataloaders
+from xrayfast.learning.dataloaders.loaders import RadiographDataLoaders, adopt_dataloaders, replace_augmentation
 from xrayfast.learning.dataloaders.transforms import KNOWN_TRANSFORMS, foreign_transforms, transform_names
-from xrayfast.learning.device import on_meta_device
+from xrayfast.learning.device import on_meta_device, torch_device
 from xrayfast.learning.fastai_api import DataLoaders, Learner
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.own_network import network_of_run
@@ -42,7 +42,7 @@ from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.learning.training.phases import one_cycle_momenta
 from xrayfast.metrics.claims.headline import PATIENTS_UNKNOWN
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.own_code import OWN, describe_code, separate_code
+from xrayfast.own_code import OWN, describe_code, names_of_code, separate_code
 from xrayfast.progress import NullReporter
 from xrayfast.runs.batches import write_batches
 from xrayfast.runs.history import History, valid_column
@@ -54,6 +54,7 @@ from xrayfast.workflows.steps.finishing import describe_replaced, finish
 from xrayfast.workflows.steps.leaks import describe_exact_leaks
 from xrayfast.workflows.steps.preparing import own_code_remarks, prepare, validate_by_unit
 from xrayfast.workflows.steps.provenance import collect_provenance
+from xrayfast.workflows.steps.resuming import refuse_other_code
 
 
 @check_arguments(field_types)
@@ -84,20 +85,28 @@ def load(
         arch: the run's `arch`, if it is code of your own.
         splitter: the run's splitter, if it has one; without it, each block is a layer group.
         loss: the run's `loss`, if it is code of your own; without it, the learner has the task's default loss.
-        augment: the run's `augment`, if it is code of your own; without it, the default augmentation is used.
-        device: the device to compute on.
+        augment: the run's `augment`, if it is code of your own; without it, the augmentation is the default, or
+            that of your own DataLoaders.
+        device: the device to compute on; DataLoaders of your own compute on theirs.
 
     Raises:
+        ConfigError: code of your own is given that is not the run's, or the device is not available or not that of your
+            DataLoaders.
         RunError: the folder is not a complete run.
         DataError: `data` has other labels than the run.
         WeightsError: the weights are not those of the network that the folder describes.
     """
     run = Run.of(run)
     network_of_run(run.config.model, len(run.labels), run.model_path, arch)
+    named, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
+    refuse_other_code(run, names_of_code(named | {"arch": None}))  # networks are compared by their weights
     dls = adopt_dataloaders(data) if isinstance(data, DataLoaders) else None
     if dls is not None:
+        if device != "auto" and torch_device(device).type != dls.device.type:
+            raise ConfigError(f"device is {device}, but the batches of these DataLoaders are on {dls.device}.")
         data = dls.manifest
-        _warn_of_other_transforms(run, dls)
+        _warn_of_other_images(run, dls)
+        dls = dls if augment is None else replace_augmentation(dls, augment)
     else:
         run.require_known_transforms("its own learner can't be made")
     if data is None:
@@ -108,7 +117,6 @@ def load(
             f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label), but these data have "
             f"{', '.join(data.labels)} ({data.task}-label)."
         )
-    named, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
     provided = code.keys() | ({"augment"} if dls is not None else set())  # such DataLoaders augment by themselves
     config = _config_to_load(run, device, {name: named[name] for name in code}, provided)
     if trained := {name: text for name, text in run.info.own_code.items() if name in ("cbs", "metrics")}:
@@ -138,8 +146,13 @@ def load(
     return learn
 
 
-def _warn_of_other_transforms(run: Run, dls: RadiographDataLoaders) -> None:
-    """Warn if DataLoaders read images in another way than those that the run was trained on."""
+def _warn_of_other_images(run: Run, dls: RadiographDataLoaders) -> None:
+    """Warn if DataLoaders read images at another size, or in another way, than those that the run was trained on."""
+    if dls.size != run.config.model.size:
+        warn(
+            f"These DataLoaders have images of {dls.size} pixels, but {run.path} was trained at "
+            f"{run.config.model.size}, so its network may be less accurate."
+        )
     origins, foreign = (dls.origin, run.info.dataloaders), "own transforms"
     same = origins == (foreign, foreign) and _require_known_transforms(dls)[0] in run.info.remarks
     if foreign in origins and not same:

@@ -141,6 +141,12 @@ def test_a_custom_datablock_keeps_its_getters(data_dir):
     assert [dls.vocab[i] for i in y] == dls.valid_ds.items["kind"].tolist()[:4]
 
 
+def test_images_decoded_at_another_size_are_refused(dls, data):
+    for make in (xf.RadiographBlock, partial(xf.dataloaders, data, device="cpu")):
+        with pytest.raises(ConfigError, match=r"size is 32, but these images were decoded at 48 pixels\. Use size=48"):
+            make(size=32, images=dls.images)
+
+
 def test_every_training_image_is_drawn_once_an_epoch(dls, data):
     drawn = torch.cat([y for _, y in dls.train])
     assert sorted(drawn.tolist()) == sorted(data.subset("train").targets.argmax(axis=1).tolist())

@@ -197,8 +197,13 @@ def RadiographBlock(
         images: decoded images of that size; by default each file is read every time.
 
     Raises:
-        ConfigError: your own augmentation code fails.
+        ConfigError: your own augmentation code fails, or `images` were decoded at another size.
     """
+    if images is not None and images.side != size:
+        raise ConfigError(
+            f"size is {size}, but these images were decoded at {images.side} pixels. Use size={images.side}, or leave "
+            "out images."
+        )
     augmentation = make_augmentation(augment)
     if code := [t for t in augmentation if isinstance(t, OwnAugmentation)]:
         with isolated_rng("probe"):
@@ -214,14 +219,16 @@ def RadiographBlock(
     )
 
 
-def datablock(labels: tuple[str, ...], task: Task, images: DecodedImages, augment: Augment = "default") -> DataBlock:
+def datablock(
+    labels: tuple[str, ...], task: Task, size: int, images: DecodedImages, augment: Augment = "default"
+) -> DataBlock:
     """Make the DataBlock for a table from `target_table`."""
     target = (
         CategoryBlock(vocab=list(labels), sort=False)
         if task == "single"
         else TransformBlock(type_tfms=LabelTarget(vocab=list(labels)))
     )
-    block = RadiographBlock(images.side, augment, images)
+    block = RadiographBlock(size, augment, images)
     return DataBlock(blocks=(block, target), dl_type=RadiographDL, get_x=_path, get_y=_target, splitter=_splits)
 
 
@@ -276,8 +283,8 @@ def dataloaders(
         progress: whether to show the progress of decoding; by default in a notebook and in a terminal.
 
     Raises:
-        ConfigError: the device is not available, your own augmentation code fails, or the images do not fit on the
-            device.
+        ConfigError: the device is not available, your own augmentation code fails, or `images` were decoded at another
+            size or do not fit on the device.
         DataError: images can't be read (the message names the first), the manifest's table was changed, or there are no
             training images.
         WriteError: there is no disk space for decoded images.
@@ -294,7 +301,7 @@ def dataloaders(
     if contains_files(data.table["path"]):
         placement = place_images(data_on_device, device_share, target, images, n_train + n_valid, workers)
     with isolated_rng(seed, "loader"):
-        dls = datablock(data.labels, data.task, images, augment).dataloaders(
+        dls = datablock(data.labels, data.task, size, images, augment).dataloaders(
             ImageItems(target_table(data)),
             bs=batch_size,
             val_bs=2 * batch_size,

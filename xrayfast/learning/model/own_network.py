@@ -29,7 +29,7 @@ from xrayfast.learning.model.network import LayeredNetwork, add_head, build_netw
 from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import LoadedBackbone, copy_weights, read_weights, require_weights_of
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.own_code import is_own, name_of, names_of_code, require_code
+from xrayfast.own_code import name_of, names_of_code, require_code, require_own_arch
 
 BATCH = "A batch is (N, 3, size, size) float32: one gray channel three times, normalized by ImageNet's statistics"
 
@@ -164,8 +164,7 @@ def network_of_run(model: ModelConfig, n_out: int, weights: Path, arch: Callable
             return described
         with isolated_rng("init"):  # not on the meta device: it may have buffers that are not in the state dict
             return build_network(model.arch, n_out, model.head_width, model.head, model.size)
-    if not is_own(model.arch):
-        raise ConfigError(f"{weights.parent}: arch is {model.arch}, not code of your own. Leave out arch.")
+    require_own_arch(model.arch, weights.parent)
     source = model.weights if model.weights == OWN_WEIGHTS else "none"
     settings: dict[str, Any] = {"weights": source, "head": model.head, "head_width": model.head_width}
     with isolated_rng("init"):

@@ -74,9 +74,14 @@ def read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None:
 
 def require_same_code(run: Run, given: Mapping[str, str]) -> None:
     """Raise a ConfigError if a run was not trained with the given code of the user's own, judging from its names."""
+    require_code(run.config.own_code | run.info.own_code, given, str(run.path))
+    refuse_other_code(run, given)
+
+
+def refuse_other_code(run: Run, given: Mapping[str, str]) -> None:
+    """Raise a ConfigError if code of the user's own has another name than a run's, or the run had none."""
     trained = run.config.own_code | run.info.own_code
-    require_code(trained, given, str(run.path))
     for name, text in given.items():
         if trained.get(name) != text:
-            found = f"it was {trained.get(name) or 'none of your own'}"
-            raise ConfigError(f"{run.path}: {name} is {text}, but when the run began, {found}. Pass that one.")
+            was, advice = (trained[name], "Pass that one") if name in trained else ("none of your own", "Leave it out")
+            raise ConfigError(f"{run.path}: {name} is {text}, but when the run began, it was {was}. {advice}.")
