@@ -12,6 +12,7 @@ def value(config, name):
     return getattr(getattr(config, FIELD_SECTIONS[name]), name)
 
 
+@pytest.mark.filterwarnings("ignore:The recipe")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_sets_only_its_fields_and_options_take_precedence(recipe, tmp_path):
     before = Config().updated({"unfreeze_blocks": 2, "wd": 0.3})
@@ -22,6 +23,15 @@ def test_a_recipe_sets_only_its_fields_and_options_take_precedence(recipe, tmp_p
     options = {"epochs": 2, "size": 64}
     config = with_recipe(before, recipe, options).updated(options)
     assert (config.train.epochs, config.model.size, config.train.wd) == (2, 64, 0.3)
+
+
+def test_settings_of_the_config_that_a_recipe_overrides_are_warned_of(recwarn):
+    config = Config().updated({"size": 64, "epochs": 3, "wd": 0.3})
+    with_recipe(config, "fast", {"epochs": 2})
+    with_recipe(config, "default", {})
+    with_recipe(None, "best", {})
+    (found,) = recwarn
+    assert "recipe fast overrides the config: size 128 instead of 64. Options" in str(found.message)
 
 
 def test_an_option_of_unfreezing_replaces_the_recipe_s():

@@ -306,7 +306,15 @@ def tabulate(
 
 
 def check_abstention(decision: Decision, abstain_below: float | None) -> list[str]:
-    """Return a note if `abstain_below` is above thresholds, so that some predictions above a threshold are withheld."""
+    """Return a note if `abstain_below` is above thresholds, so that some predictions above a threshold are withheld, or
+    so low that it withholds none.
+    """
+    least = 1 / len(decision.labels)
+    if decision.task == "single" and decision.positive is None and abstain_below and abstain_below <= least:
+        return [
+            f"abstain_below is {abstain_below:g}, but the highest of {len(decision.labels)} probabilities is at least "
+            f"{least:.2g}, so no answer is withheld."
+        ]
     low = [
         f"{label} ({point.threshold:.3g})"
         for label, point in decision.point_of.items()

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from xrayfast.config import Config
+from xrayfast.config import FIELD_SECTIONS, Config
+from xrayfast.errors import shorten
+from xrayfast.errors.escapes import warn
 
 Recipe = Literal["fast", "default", "best"]
 
@@ -25,7 +27,7 @@ RECIPES: dict[Recipe, Mapping[str, Any]] = {
 
 
 def with_recipe(config: Config | None, recipe: Recipe, options: Mapping[str, Any]) -> Config:
-    """Return the settings with those of a recipe added.
+    """Return the settings with those of a recipe added, and warn of the settings of `config` that it replaces.
 
     Args:
         config: the settings; None for the defaults.
@@ -35,4 +37,12 @@ def with_recipe(config: Config | None, recipe: Recipe, options: Mapping[str, Any
     config = config or Config()
     left = set(options) | (set(UNFREEZING) if set(UNFREEZING) & set(options) else set())
     fields = {name: value for name, value in RECIPES[recipe].items() if name not in left}
-    return config.updated(fields)
+    new, default = config.updated(fields), Config()
+    replaced = []
+    for name in fields:
+        now, before, usual = (getattr(getattr(of, FIELD_SECTIONS[name]), name) for of in (new, config, default))
+        if before not in (now, usual):
+            replaced.append(f"{name} {now} instead of {before}")
+    if replaced:
+        warn(f"The recipe {recipe} overrides the config: {shorten(replaced)}. Options override both.")
+    return new

@@ -128,11 +128,11 @@ def test_the_first_fold_is_the_default():
     [
         ([None] * 10, {"folds": 3, "fold": 4}, "found fold 4 of 3; expected one from 1 to 3"),
         ([None] * 10, {"fold": 1}, "found fold 1 without folds"),
-        (["valid"] * 2 + [None] * 8, {"folds": 3}, "is given. Leave out folds=, or use ignore_split=True"),
+        (["valid"] * 2 + [None] * 8, {"folds": 3}, "is given. Use ignore_split=True to draw folds"),
         (
             ["valid"] * 2 + [None] * 8,
             {"folds": 3, "split_file": "s.csv"},
-            "or replace split_file= with ignore_split=True",
+            "Replace split_file= with ignore_split=True",
         ),
     ],
 )

@@ -41,6 +41,14 @@ def test_learner_and_dataloaders_are_typed_subclasses_of_fastai_s(learn):
     assert [type(callback).__name__ for callback in learn.cbs].count("Recorder") == 0
 
 
+def test_one_alpha_for_all_classes_is_noted(learn):
+    options = {"arch": SMALL["arch"], "weights": "none", "loss": "focal"}
+    for alpha in (0.25, (0.25,)):
+        (note,) = xf.learner(learn.dls, **options, alpha=alpha).network_notes
+        assert "alpha is one number" in note
+    assert not xf.learner(learn.dls, **options, alpha=(0.2, 0.3, 0.5)).network_notes
+
+
 @pytest.mark.parametrize(
     "changed", [{}, {"class_weights": "auto"}, {"label_smoothing": 0.5}, {"balanced_sampling": True}]
 )

@@ -20,6 +20,7 @@ from xrayfast.metrics.operating_points.thresholds import threshold_array
 from xrayfast.progress import NullReporter
 from xrayfast.reporting.figures.curves import label_curves
 from xrayfast.reporting.html.results_tables import delong_table, label_tables
+from xrayfast.workflows.predict import check_abstention
 from xrayfast.workflows.steps.results import parse_prevalences, resolve_monitor, threshold_rule
 
 
@@ -137,6 +138,7 @@ def test_predict_abstains_where_the_answer_is_not_probable_enough(run, multi, da
     for row, predicted, abstained in zip(range(len(table)), table["predicted"], table["abstained"], strict=True):
         assert predicted == "|".join(x for j, x in enumerate(multi.labels) if called[row, j] and sure[row, j])
         assert abstained == "|".join(x for j, x in enumerate(multi.labels) if not sure[row, j])
+    assert not check_abstention(run.decision, 0.34) and "at least 0.33" in check_abstention(run.decision, 0.33)[0]
     with pytest.raises(ConfigError, match="abstain_below is 2"):
         xf.predict(run, data_dir, abstain_below=2)
 

@@ -172,9 +172,10 @@ def _require_consistent(config: DataConfig, held_out: set[Split | None], valid: 
         raise ConfigError(f"found fold {config.fold} of {config.folds}; expected one from 1 to {config.folds}.")
     if config.folds is not None and "valid" in held_out:
         named = "--split-file" if config.split_file else "--split-col" if config.split_col else ""
-        advice = f"replace {named} with --ignore-split" if named else "use --ignore-split"
+        advice = f"Replace {named} with --ignore-split" if named else "Use --ignore-split"
         raise ConfigError(
-            f"found folds for a data set whose validation split is given. Leave out --folds, or {advice}."
+            f"found folds for a data set whose validation split is given. {advice} to draw folds, or train with the "
+            "given split: 'xrayfast fit', without --folds."
         )
     if config.folds is None and valid + test >= 1 - 1e-9:
         raise ConfigError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -236,6 +237,10 @@ def _build_learner(
         targets = torch.as_tensor(data.subset("train").targets, device=dls.device)
         found = (loss_func.untrained_note(), loss_func.unsuited_note(targets))
         learn.network_notes += tuple(note for note in found if note)
+    if data.task == "single" and train.alpha is not None and np.size(train.alpha) == 1:
+        learn.network_notes += (
+            "alpha is one number, which weighs all classes alike and only scales the loss; expected one per class.",
+        )
     if dls.origin != "xrayfast":
         learn.own_code["dls"] = f"DataLoaders with {', '.join(transform_names(dls))}"
     if dls.origin == "own transforms":
