@@ -321,3 +321,15 @@ def test_functions_are_added_as_transforms(data):
     dls.valid.one_batch()
     assert seen[0] == (32, 32) and len(seen) == len(data.subset("valid"))
     assert loaders.foreign_transforms(dls) == "dls.valid.after_item has watch"
+
+
+@pytest.mark.parametrize(
+    ("options", "idle"),
+    [
+        ({"data_on_device": "off", "device_share": 0.1}, "device_share is 0.1, which has no effect"),
+        ({"data_on_device": "on", "workers": 2}, "workers is 2, which has no effect"),
+    ],
+)
+def test_options_without_effect_are_refused_as_by_fit(data_dir, options, idle):
+    with pytest.raises(ConfigError, match=idle):
+        xf.dataloaders(xf.open_data(data_dir), size=32, device="cpu", **options)
