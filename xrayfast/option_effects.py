@@ -11,9 +11,10 @@ both kinds, and checks that every field of the config is of exactly one kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from types import NoneType
 from typing import Any
 
@@ -419,6 +420,12 @@ def _is_off(default: Any) -> bool:
 def check_settings(config: Config) -> list[str]:
     """Check all sections before any facts are known, except `data`, which `open_manifest` checks; return notes."""
     return [note for name in Config.model_fields if name != "data" for note in check_effects(getattr(config, name))]
+
+
+def check_given(function: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """Run `check_settings` on the arguments of a function that differ from its defaults, which thus count as given."""
+    defaults = {name: parameter.default for name, parameter in signature(function).parameters.items()}
+    check_settings(Config().updated({name: value for name, value in values.items() if value != defaults[name]}))
 
 
 def check_tta(given: bool | None, train: TrainConfig) -> list[str]:

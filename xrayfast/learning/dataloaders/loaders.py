@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Sequence
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from xrayfast.config import Config, DataLoadersOrigin, DataOnDevice, Device, Task, field_types
+from xrayfast.config import DataLoadersOrigin, DataOnDevice, Device, Task, field_types
 from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.data.decoding import decode_manifest
@@ -56,7 +55,7 @@ from xrayfast.learning.fastai_api import (
     TransformBlock,
 )
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.option_effects import check_settings
+from xrayfast.option_effects import check_given
 from xrayfast.own_code import OWN, name_of
 from xrayfast.progress import show_progress
 
@@ -292,7 +291,7 @@ def dataloaders(
         WriteError: there is no disk space for decoded images.
     """
     settings = {"workers": workers, "data_on_device": data_on_device, "device_share": device_share}
-    check_settings(Config().updated({name: value for name, value in settings.items() if value != _SETTINGS[name]}))
+    check_given(dataloaders, settings)
     data.require_consistent()
     data.require_images("train")
     target = torch_device(device)
@@ -324,9 +323,6 @@ def dataloaders(
     return RadiographDataLoaders(
         *dls.loaders, manifest=data, images=images, path=dls.path, device=target, placement=placement
     )
-
-
-_SETTINGS = {name: parameter.default for name, parameter in signature(dataloaders).parameters.items()}
 
 
 def as_read_error(error: ReadError) -> ReadError:

@@ -19,7 +19,6 @@ from xrayfast.config import (
     LOSS_SETTINGS,
     NAMED_WEIGHTS,
     ClassWeights,
-    Config,
     HeadName,
     LossName,
     ModelConfig,
@@ -59,7 +58,7 @@ from xrayfast.learning.training.optional.averaging import AverageWeights
 from xrayfast.learning.training.optional.batch_norm import PreciseBatchNorm
 from xrayfast.learning.training.optional.gradients import AccumulateGradients
 from xrayfast.learning.training.optional.mixing import MixImages, describe_equal_shares
-from xrayfast.option_effects import check_settings
+from xrayfast.option_effects import check_given
 from xrayfast.own_code import separate_code
 from xrayfast.progress import show_progress
 
@@ -165,7 +164,7 @@ def learner(
     given = {name: value for name, value in locals().items() if name in _SETTINGS}
     given |= {"weights": xrv_file(os.fspath(weights)), "ema": as_decay(ema)}
     settings, code = separate_code(given)
-    check_settings(Config().updated({name: value for name, value in settings.items() if value != _SETTINGS[name]}))
+    check_given(learner, settings)
     dls = adopt_dataloaders(dls)
     if augment is not None:
         dls = replace_augmentation(dls, augment)
@@ -193,12 +192,10 @@ def _unusual_input(learn: RadiographLearner) -> list[str]:
     ]
 
 
-_SETTINGS = {
-    name: parameter.default
-    for name, parameter in signature(learner).parameters.items()
-    if name in FIELD_SECTIONS and name != "augment"  # recorded as the DataLoaders have it
-}
-"""The arguments of `learner` that are settings of a run, and their defaults."""
+_SETTINGS = tuple(
+    name for name in signature(learner).parameters if name in FIELD_SECTIONS and name != "augment"
+)  # augmentation is recorded as the DataLoaders have it
+"""The arguments of `learner` that are settings of a run."""
 
 
 def _build_learner(
